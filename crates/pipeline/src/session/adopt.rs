@@ -3,12 +3,16 @@
 
 use super::{NAT_FILTER_ENTRY, NAT_HOST, State};
 use crate::family::FlowFamily;
-use crate::nat::{Behavior, BindingNo, Endpoint, InsideHost, NatPolicy, NatProtocol, NatState};
+use crate::nat::{Behavior, BindingNo, Endpoint, NatPolicy, NatProtocol, NatState};
 use crate::table::{FlowTable, SessionMeta};
+use sag_model::VrfNo;
 use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
 use sag_packet::proto::ICMPV6;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
+
+/// An endpoint of an IPv6 host, and its VRF.
+type Inside64 = (Ipv6Addr, u16, VrfNo);
 
 impl NatState {
     /// Gives every translated session its binding again. To be called when the policy is compiled and
@@ -74,15 +78,16 @@ impl NatState {
                         let remote = external(if to.is_ipv4() { to } else { old.dst }, new_ports.1);
                         let ends = outside.zip(remote);
                         let filters = to.is_ipv4();
-                        let inside = (host, ports.0);
+                        let inside = (host, ports.0, FlowRecord6::vrf(&key));
                         ends.is_some_and(|e| {
                             self.adopt_source64(meta, policy, protocol, (inside, e, filters), tick)
                         })
                     }
                     (false, _, IpAddr::V6(host)) => {
                         let outside = external(old.dst, ports.1);
+                        let vrf = FlowRecord6::vrf(&table.record(RecordNo::reverse(n)).key());
                         outside.is_some_and(|o| {
-                            self.adopt_dest64(meta, policy, protocol, (o, (host, new_ports.1)))
+                            self.adopt_dest64(meta, policy, protocol, (o, (host, new_ports.1, vrf)))
                         })
                     }
                     _ => false,
@@ -97,13 +102,13 @@ impl NatState {
         meta: &SessionMeta,
         policy: &NatPolicy,
         protocol: NatProtocol,
-        ((host, port), (outside, remote), filters): ((Ipv6Addr, u16), (Endpoint, Endpoint), bool),
+        ((host, port, vrf), (outside, remote), filters): (Inside64, (Endpoint, Endpoint), bool),
         tick: u32,
     ) -> bool {
         let source = allocating(policy, outside.addr).filter(|s| !s.pool.is_fixed(protocol, outside.port));
         let (Some(source), Some(number)) = (source, self.host6_session_started(host)) else { return false };
         source.pool.allocate_slots();
-        let (inside, scope) = (Endpoint::new(number, port), source.scope(remote));
+        let (inside, scope) = (Endpoint { addr: number, port, vrf }, source.scope(remote));
         let block = policy.limits.port_block;
         let adopted = self.adopt(&source.pool, protocol, (inside, outside.port), scope, block, tick);
         let Some(b) = adopted else {
@@ -111,7 +116,7 @@ impl NatState {
             return false;
         };
         meta.bindings[0].store(b.0, Ordering::Relaxed);
-        if self.host_session_started(InsideHost::new(number)) {
+        if self.host_session_started(inside.host()) {
             meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
         }
         if filters
@@ -129,12 +134,12 @@ impl NatState {
         meta: &SessionMeta,
         policy: &NatPolicy,
         protocol: NatProtocol,
-        (outside, (host, port)): (Endpoint, (Ipv6Addr, u16)),
+        (outside, (host, port, vrf)): (Endpoint, Inside64),
     ) -> bool {
         let (source, number) = (allocating(policy, outside.addr), self.host6_session_started(host));
         let (Some(source), Some(number)) = (source, number) else { return false };
         let b = BindingNo::new(source.pool.no, protocol, outside.port);
-        let shared = self.share(b, Endpoint::new(number, port));
+        let shared = self.share(b, Endpoint { addr: number, port, vrf });
         if shared {
             meta.bindings[1].store(b.0, Ordering::Relaxed);
         } else {

@@ -1,6 +1,7 @@
 //! What is known and decided of a packet that goes through NAT64.
 
 use crate::nat::{BindingNo, Endpoint, Snat};
+use sag_model::VrfNo;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A NAT64 session as a packet of it sees it, or an error about one.
@@ -22,6 +23,8 @@ pub struct Session64 {
     pub proto: u8,
     /// The packet goes in the reverse direction.
     pub reply: bool,
+    /// The VRF from which the packet is answered.
+    pub to_vrf: VrfNo,
 }
 
 /// What of a packet is NAT64's.

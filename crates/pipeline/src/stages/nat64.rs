@@ -45,9 +45,7 @@ pub(super) fn destination<T: Tracer>(
     match (&ctx.nat64, ctx.p.family) {
         (Nat64Context::Session(s), _) => of_session(snap, (ctx, s), draft, trace).map(|()| true),
         (Nat64Context::Inbound, _) => inbound(snap, ctx, draft, trace).map(|()| true),
-        (Nat64Context::None, Family::V6) if snap.nat.has_nat64() && ctx.vrf.is_default() => {
-            outbound(snap, ctx, draft, trace)
-        }
+        (Nat64Context::None, Family::V6) if snap.nat.has_nat64() => outbound(snap, ctx, draft, trace),
         _ => Ok(false),
     }
 }
@@ -64,6 +62,10 @@ fn of_session<T: Tracer>(
     routing_headers(ctx)?;
     trace.step(Stage::Dnat, || format!("to {} with its session, by NAT64", s.to));
     (draft.dst, draft.translated, draft.crossing) = (s.to, true, Crossing::Known);
+    if s.to.is_ipv6() {
+        // The host is in its VRF, wherever the packet comes from.
+        draft.vrf = s.to_vrf;
+    }
     draft.seen64 = Some(Seen64 { src: s.sides6.0, dst: s.sides6.1, dport: s.dport6 });
     Ok(())
 }
@@ -115,7 +117,9 @@ fn outbound<T: Tracer>(
     routing_headers(ctx)?;
     let target = if snap.nat.owns(to) {
         hairpin(snap, ctx, src, to)?
-    } else if snap.is_local(ctx.vrf, IpAddr::V4(to)) || matches!(snap.route(to.into()), Some(Route::Local)) {
+    } else if snap.is_local(ctx.vrf, IpAddr::V4(to))
+        || matches!(snap.route_in(ctx.vrf, to.into()), Some(Route::Local))
+    {
         return Err(refused());
     } else {
         Target64::V4(to)
@@ -186,7 +190,8 @@ fn hairpin(
     if !is_syn(ctx) {
         return Err(drop_packet(DropReason::NatNoSession, None));
     }
-    let host = ctx.nat.host6(inside.addr).filter(|h| is_number(inside.addr) && *h != src);
+    let other = |h: &Ipv6Addr| is_number(inside.addr) && *h != src && inside.vrf == ctx.vrf;
+    let host = ctx.nat.host6(inside.addr).filter(other);
     host.map(|host| Target64::Host { host, inside, binding }).ok_or_else(refused)
 }
 
@@ -232,7 +237,7 @@ fn inbound<T: Tracer>(
         return Err(refuse(DropReason::Nat64Refused));
     }
     trace.step(Stage::Dnat, || format!("{dst}:{dport} belongs to {host}:{}", inside.port));
-    (draft.dst, draft.translated) = (host.into(), true);
+    (draft.dst, draft.translated, draft.vrf) = (host.into(), true, inside.vrf);
     let target = Target64::Host { host, inside, binding };
     draft.crossing = Crossing::New(New64 { target, snat: None, entry: number(snap, by) });
     draft.seen64 = Some(Seen64 { src: by.prefix.embed(src).into(), dst: host.into(), dport: inside.port });
@@ -269,7 +274,7 @@ pub(super) fn source<T: Tracer>(
             let IpAddr::V6(host) = draft.src else { return Ok(()) };
             let towards = match new.target {
                 Target64::V4(_) => towards(draft),
-                Target64::Host { .. } => snap.nat.internet.unwrap_or_else(|| towards(draft)),
+                Target64::Host { .. } => snap.towards_internet(ctx.vrf).unwrap_or_else(|| towards(draft)),
             };
             let by = snap.nat.nat64.get(usize::from(new.entry)).ok_or_else(refused)?;
             let held = Held { state: ctx.nat, addr: None };

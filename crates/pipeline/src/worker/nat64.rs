@@ -46,6 +46,7 @@ pub(super) fn session64<R: SharedTable>(
         sport: R::raw_ports(&first.key()).0,
         proto: old.proto,
         reply: no.direction() == 1,
+        to_vrf: R::vrf(&table.record(no.peer()).key()),
     })
 }
 
@@ -98,16 +99,18 @@ impl Pipeline {
 
     /// Whether a packet of no session is for a port that an IPv6 host has outside.
     fn is_inbound64(&self, snap: &Snapshot, s: &BatchEntry) -> bool {
-        if !s.zone.vrf().is_default() {
-            return false;
-        }
         let Some(protocol) = NatProtocol::of(s.p.proto).filter(|p| *p != NatProtocol::Icmp) else {
             return false;
         };
         let external = snap.nat.externals.get(&s.p.dst4().to_bits());
         let source = external.and_then(|e| snap.nat.source(e.source?));
         let inside = source.and_then(|s_| s_.pool.inside(protocol, s.p.ports().1));
-        inside.is_some_and(|(inside, _)| is_number(inside.addr))
+        // An external address of one VRF may be a host's in another.
+        let crosses = |to: Endpoint| {
+            let (from, host) = ((s.zone.vrf(), s.p.src4().into()), self.tables.nat.host6(to.addr));
+            host.is_some_and(|host| snap.may_cross(from, (to.vrf, host.into())))
+        };
+        inside.is_some_and(|(inside, _)| is_number(inside.addr) && crosses(inside))
     }
 
     /// What of a packet is NAT64's. `no`: its record, or that of the answers to the packet which it quotes.
@@ -285,7 +288,7 @@ impl Pipeline {
         let (Some(protocol), Some(source)) = (protocol, source) else { return Err(DropReason::NatNoAddress) };
         let IpAddr::V6(host) = s.p.src(frame) else { return Err(DropReason::NatNoAddress) };
         let number = self.tables.nat.host6_session_started(host).ok_or(DropReason::SnatExhausted)?;
-        let inside = Endpoint::new(number, s.p.ports().0);
+        let inside = Endpoint { addr: number, port: s.p.ports().0, vrf: s.zone.vrf() };
         if let Err(reason) = self.count_host(snap, inside, refs) {
             self.tables.nat.host6_session_ended(number);
             return Err(reason);

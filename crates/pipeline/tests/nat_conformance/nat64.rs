@@ -1,6 +1,6 @@
 //! NAT64 (RFC 6146) through the pipeline: what leaves byte for byte, in both directions, by the slow path and by records.
 
-use sag_model::{DropReason, PortIdx};
+use sag_model::{DropReason, MacAddr, PortIdx, VrfNo, Zone};
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, NatProtocol, NatState};
 use sag_pipeline::policy::Class;
@@ -546,4 +546,100 @@ pub fn random_packets_of_both_sides_are_accounted_for() {
     let nat = &r.pipe.tables.nat;
     assert_eq!((r.sessions(), nat.hosts().all().count()), ((0, 0), 0));
     assert_eq!(nat.totals.bindings.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+/// Ports of two VRFs with the same hosts, and devices of their own.
+const VRF_LANS: [PortIdx; 2] = [PortIdx(0), PortIdx(2)];
+
+fn vrf(n: usize) -> VrfNo {
+    VrfNo::new(n as u8 + 1).unwrap()
+}
+
+fn net_of_vrfs() -> Net {
+    let mut n = Net::empty();
+    n.port_in(vrf(0), "a", Zone::Lan, (0, 0), &["2001:db8:1::1/64"]);
+    n.port("wan", Zone::Wan, 1, 0, &["203.0.113.2/24"]);
+    n.port_in(vrf(1), "b", Zone::Lan, (2, 0), &["2001:db8:1::1/64"]);
+    n.via("0.0.0.0/0", WAN, ISP).neighbor(WAN, ISP);
+    for (i, lan) in VRF_LANS.into_iter().enumerate() {
+        n.via_in(vrf(i), "0.0.0.0/0", WAN, ISP);
+        n.neighbor(lan, HOST6);
+    }
+    n.wan_snat(WAN, Behavior::EndpointIndependent, Behavior::EndpointIndependent);
+    n.nat64("2001:db8:64::/96", &[], Behavior::EndpointIndependent);
+    n
+}
+
+fn into(r: &mut Rig, port: PortIdx, p: &Pkt) -> Outcome {
+    let mac = GATEWAY_MACS.get(port.index()).copied().unwrap_or(MacAddr([2, 0, 0, 0, 1, port.0]));
+    let frame = p.clone().link(mac, MacAddr([2, 0xFE, 0, 0, 0, 1]), 0).build();
+    r.frame(port.0, &frame)
+}
+
+/// Equal IPv6 hosts of two VRFs: each has a port outside, its answers, and who calls it; nothing crosses without a leak.
+#[test]
+pub fn equal_hosts_of_two_vrfs() {
+    let mut r = Rig::new(net_of_vrfs());
+    let mut ports = Vec::new();
+    for lan in VRF_LANS {
+        let Outcome::Tx(WAN, f) = into(&mut r, lan, &Pkt::udp(HOST6, FAR6, 4000, 53)) else { panic!("out") };
+        ports.push(ends4(&f).0.port);
+    }
+    assert_ne!(ports[0], ports[1]);
+    for round in 0..3 {
+        for (lan, port) in VRF_LANS.into_iter().zip(&ports) {
+            let out = into(&mut r, lan, &Pkt::udp(HOST6, FAR6, 4000, 53));
+            let Outcome::Tx(WAN, f) = out else { panic!("again: {out:?}") };
+            assert_eq!(ends4(&f).0.port, *port, "round {round}");
+            // An answer, and somebody else who calls.
+            for (far, far6) in [(FAR, FAR6), ("198.51.100.8", "2001:db8:64::c633:6408")] {
+                let back = into(&mut r, WAN, &Pkt::udp(far, OWN, 53, *port));
+                let Outcome::Tx(to, f) = back else { panic!("back: {back:?}") };
+                let want = Pkt::udp(far6, HOST6, 53, 4000).forwarded(lan, HOST6);
+                assert_eq!((to, hex(&f)), (lan, hex(&want)));
+            }
+        }
+    }
+    assert_eq!(r.sessions(), (0, 4));
+    let nat = &r.pipe.tables.nat;
+    let pool = nat.pools().next().unwrap();
+    let mut inside: Vec<_> =
+        pool.bindings(NatProtocol::Udp).map(|(port, inside, _)| (inside.vrf, port)).collect();
+    inside.sort_unstable();
+    assert_eq!(inside, [(vrf(0), ports[0]), (vrf(1), ports[1])]);
+    // By its external address a host of the other VRF is not reached, one of the same VRF is.
+    let call = |port: u16| Pkt::udp("2001:db8:1::11", OWN6, 5000, port);
+    assert_eq!(into(&mut r, VRF_LANS[0], &call(ports[1])), Outcome::Drop(DropReason::Nat64Refused));
+    let own = into(&mut r, VRF_LANS[0], &call(ports[0]));
+    assert!(matches!(own, Outcome::Tx(to, _) if to == VRF_LANS[0]), "{own:?}");
+    // Without the leak of b nothing comes in there, whether it belongs to a session or not.
+    r.commit(|n| n.vrf_routes.retain(|(v, (_, len), _)| *v != vrf(1) || *len != 0));
+    assert!(!into(&mut r, WAN, &Pkt::udp(FAR, OWN, 53, ports[1])).is_tx());
+    assert!(!into(&mut r, WAN, &Pkt::udp("198.51.100.9", OWN, 53, ports[1])).is_tx());
+    assert!(!into(&mut r, VRF_LANS[1], &Pkt::udp(HOST6, FAR6, 4000, 53)).is_tx());
+    assert!(into(&mut r, WAN, &Pkt::udp(FAR, OWN, 53, ports[0])).is_tx(), "the other stays");
+}
+
+/// The next daemon knows of each binding whose it is.
+#[test]
+pub fn hosts_of_vrfs_over_a_restart() {
+    let mut r = Rig::new(net_of_vrfs());
+    let ask = Pkt::udp(HOST6, FAR6, 4000, 53);
+    let port = |r: &mut Rig, lan| match into(r, lan, &ask) {
+        Outcome::Tx(WAN, f) => ends4(&f).0.port,
+        other => panic!("{other:?}"),
+    };
+    let before = VRF_LANS.map(|lan| port(&mut r, lan));
+    let known = [vrf(0), vrf(1)].into();
+    assert_eq!(take_over::<sag_model::flow::FlowRecord6>(&r.pipe.tables.v6, 1, &known).sessions, 2);
+    let nat = NatState::private(1024);
+    let (policy, pools, errors) = r.net.nat.clone().plan(&nat);
+    assert!(errors.is_empty());
+    nat.apply(&pools);
+    assert_eq!(nat.adopt_sessions64(&r.pipe.tables.v6, &policy, 1), 2);
+    let inside: Vec<_> =
+        nat.pools().flat_map(|p| p.bindings(NatProtocol::Udp)).map(|(p, e, _)| (e.vrf, e.port, p)).collect();
+    for (i, port) in before.into_iter().enumerate() {
+        assert!(inside.contains(&(vrf(i), 4000, port)), "{inside:?}");
+    }
 }
