@@ -4,7 +4,7 @@
 //! A [`service`] owns them. It alone needs privileges: FRR's daemons begin as root, and zebra keeps `CAP_SYS_ADMIN`. It takes
 //! typed settings on a socket ([`Client`]), makes `frr.conf`, has FRR's own checker read it, has FRR's own reload apply
 //! what differs, starts daemons that have ended, and answers with a [`Status`]. It takes no line of configuration, no
-//! file and no program from anybody.
+//! file and no program from anybody. It owns keepalived the same way, which gives a virtual address to one of two devices.
 //!
 //! ```
 //! use sag_frr::{Bgp, Neighbor, Settings, Side};
@@ -37,6 +37,7 @@
 
 mod client;
 mod daemons;
+mod keepalived;
 mod render;
 pub mod service;
 mod settings;
@@ -45,8 +46,8 @@ mod tools;
 mod vty;
 
 pub use client::{CONTROL, Client, ClientError, PLACE, place};
-pub use settings::{Authentication, Bgp, Interface, Key, Neighbor, Ospf, Settings, Side};
-pub use status::{Daemon, Installed, Neighbor as NeighborState, Problem, RouteCount, Status};
+pub use settings::{Authentication, Bgp, Interface, Key, Neighbor, Ospf, Settings, Side, Vrrp};
+pub use status::{Daemon, Installed, Neighbor as NeighborState, Problem, RouteCount, Status, VrrpState};
 
 use std::path::Path;
 

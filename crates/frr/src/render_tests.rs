@@ -30,7 +30,7 @@ fn bgp() -> Settings {
         branch: nets(&["192.0.2.0/26", "2001:db8:1::/64"]),
         beyond: nets(&["10.7.0.0/16"]),
     };
-    Settings { bgp: Some(bgp), ospf: None, bfd: false }
+    Settings { bgp: Some(bgp), ..Settings::default() }
 }
 
 fn ospf() -> Settings {
@@ -45,7 +45,7 @@ fn ospf() -> Settings {
         passive: vec!["lan-c".to_owned()],
         beyond: vec!["10.7.0.0/16".parse().expect("network")],
     };
-    Settings { bgp: None, ospf: Some(ospf), bfd: true }
+    Settings { ospf: Some(ospf), bfd: true, ..Settings::default() }
 }
 
 fn text(settings: &Settings) -> String {

@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::client::{CONTROL, MAX_LINE, Request};
 use crate::daemons::{Daemons, needed};
+use crate::keepalived::Keepalived;
 use crate::render::{Forwarding, Rendered, checked, render};
 use crate::settings::Settings;
 use crate::status::{Installed, Problem, Status, bfd_states, bgp_neighbors, ospf_neighbors, route_counts};
@@ -138,7 +139,9 @@ pub fn run(options: &Options) -> Result<(), ServiceError> {
     }
     let mut service = Service::new(&places, options, setter.map(|(uid, _)| uid));
     service.daemons.end_leftovers();
+    service.keepalived.end_leftover();
     service.serve(&listener, options.with_parent, &stop);
+    service.keepalived.end();
     service.daemons.end_all();
     for file in [socket, dir.join("frr.conf")] {
         let _ = fs::remove_file(file);
@@ -153,6 +156,7 @@ struct Service {
     setter: Option<u32>,
     wanted: Settings,
     daemons: Daemons,
+    keepalived: Keepalived,
     /// What the daemons have; none: not known.
     applied: Option<Rendered>,
     /// Daemons that have started and have nothing yet.
@@ -178,6 +182,7 @@ impl Service {
             setter,
             wanted: Settings::default(),
             daemons: Daemons::new(Path::new(FRR_DIR), places, FRR_USER),
+            keepalived: Keepalived::new(places),
             applied: None,
             fresh: BTreeSet::new(),
             plan: None,
@@ -241,6 +246,8 @@ impl Service {
         self.status.version.clone_from(&self.version);
         self.status.installed = self.installed();
         self.status.daemons = self.daemons.status(&needed);
+        self.status.daemons.extend(self.keepalived.daemon());
+        self.status.vrrp = self.keepalived.status();
         self.status.problems.clone_from(&self.refused);
         let unapplied = self.unapplied.iter().map(|why| Problem {
             object: "the configuration of FRR".to_owned(),
@@ -248,6 +255,7 @@ impl Service {
             section: String::new(),
         });
         self.status.problems.extend(unapplied);
+        self.status.problems.extend(self.keepalived.problem().cloned());
         &self.status
     }
 
@@ -257,6 +265,7 @@ impl Service {
 
     /// One round: what shall be is compared with what is.
     fn round(&mut self) {
+        self.keepalived.round(self.wanted.vrrp.as_ref());
         let forwarding = forwarding();
         if self.plan.as_ref().is_none_or(|(_, at, _)| *at != forwarding) && Instant::now() >= self.retry_at {
             self.plan(forwarding);

@@ -17,12 +17,34 @@ pub struct Settings {
     pub ospf: Option<Ospf>,
     /// Whether neighbors are watched by BFD (RFC 5880), too.
     pub bfd: bool,
+    /// A virtual address that another device has when this one is gone (RFC 5798).
+    pub vrrp: Option<Vrrp>,
+}
+
+/// A virtual address of a LAN port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vrrp {
+    /// The port, for messages.
+    pub port: String,
+    /// Its device.
+    pub device: String,
+    /// The virtual address.
+    pub address: Ipv4Addr,
+    /// Number of the virtual router, 1..255: the same on both devices, and another one for every other pair on the network.
+    pub router: u8,
+    /// Who has more is the master, 1..254. Of equals it is the one that was there first.
+    pub priority: u8,
 }
 
 impl Settings {
-    /// Whether no daemon has anything to do.
+    /// Whether no daemon of FRR has anything to do.
     pub fn is_off(&self) -> bool {
         self.bgp.is_none() && self.ospf.is_none()
+    }
+
+    /// Whether nothing at all is to be done.
+    pub fn is_idle(&self) -> bool {
+        self.is_off() && self.vrrp.is_none()
     }
 }
 

@@ -22,8 +22,35 @@ pub struct Status {
     pub neighbors: Vec<Neighbor>,
     /// Routes by their source.
     pub routes: Vec<RouteCount>,
+    /// The virtual address.
+    pub vrrp: Option<VrrpState>,
     /// What is not in force, and why.
     pub problems: Vec<Problem>,
+}
+
+/// State of a virtual address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VrrpState {
+    /// The port.
+    pub port: String,
+    /// Its device.
+    pub device: String,
+    /// The virtual address.
+    pub address: String,
+    /// Number of the virtual router.
+    pub router: u8,
+    /// This device's priority.
+    pub priority: u8,
+    /// `MASTER`: this device has the address; `BACKUP`, `FAULT`, `STOP`: it has not; empty: not known yet.
+    pub state: String,
+}
+
+impl VrrpState {
+    /// Whether this device has the address.
+    pub fn is_master(&self) -> bool {
+        self.state == "MASTER"
+    }
 }
 
 /// What is installed of FRR.
@@ -34,7 +61,9 @@ pub struct Installed {
     pub bgp: bool,
     /// OSPF can be used.
     pub ospf: bool,
-    /// Packages that are missing.
+    /// A virtual address can be had.
+    pub vrrp: bool,
+    /// Packages that are missing for BGP and OSPF.
     pub missing: Vec<String>,
 }
 

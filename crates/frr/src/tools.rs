@@ -13,6 +13,7 @@ use crate::status::Installed;
 
 /// Where Debian and Ubuntu have the daemons.
 pub(crate) const FRR_DIR: &str = "/usr/lib/frr";
+pub(crate) const KEEPALIVED: &str = "/usr/sbin/keepalived";
 const VTYSH: &str = "/usr/bin/vtysh";
 const RELOAD: &str = "/usr/lib/frr/frr-reload.py";
 /// A tool that takes longer is ended; with a full table the reload takes seconds.
@@ -30,7 +31,8 @@ pub(crate) fn installed(frr_dir: &Path) -> Installed {
     if !tools {
         missing.push("frr-pythontools".to_owned());
     }
-    Installed { bgp: base && tools && has("bgpd"), ospf: base && tools && has("ospfd"), missing }
+    let vrrp = Path::new(KEEPALIVED).exists();
+    Installed { bgp: base && tools && has("bgpd"), ospf: base && tools && has("ospfd"), vrrp, missing }
 }
 
 /// The folders of one set of daemons.
@@ -170,6 +172,17 @@ pub(crate) fn reload(places: &Places, rendered: &Rendered) -> Result<(), ToolErr
         return Err(ToolError::Refused("frr-reload.py", last_line(&done)));
     }
     Ok(())
+}
+
+/// Has keepalived's checker read a configuration.
+pub(crate) fn check_keepalived(file: &Path) -> Result<(), ToolError> {
+    let done = run(KEEPALIVED, &["-t".as_ref(), "-l".as_ref(), "-f".as_ref(), file.as_os_str()])?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).take(4).collect();
+    Err(ToolError::Refused("keepalived", lines.join("; ")))
 }
 
 fn last_line(done: &Output) -> String {

@@ -1,0 +1,321 @@
+//! A virtual address of a LAN port by [keepalived](https://www.keepalived.org), which speaks VRRP version 3 (RFC 5798) with
+//! the other device of the instance: `keepalived.conf` made whole, read by keepalived's own checker, and applied by its own
+//! reload, which keeps the state of a master.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use sag_daemons::{Signal, Supervisor, Unit};
+
+use crate::settings::Vrrp;
+use crate::status::{Daemon, Problem, VrrpState};
+use crate::tools::{self, KEEPALIVED, Places};
+
+/// Its name.
+const NAME: &str = "keepalived";
+/// Seconds between advertisements: a backup takes over after three and a little more.
+const INTERVAL: &str = "1";
+/// What is read of its notices at once.
+const NOTICES: usize = 4096;
+/// The pause after a configuration that could not be used.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// keepalived, as far as it is needed.
+pub(crate) struct Keepalived {
+    places: Places,
+    supervisor: Supervisor,
+    notices: Option<File>,
+    /// The part of a notice that has come.
+    partial: String,
+    /// What it has been told.
+    applied: Option<Vrrp>,
+    state: String,
+    problem: Option<Problem>,
+    retry_at: Instant,
+}
+
+/// What is wrong with the settings themselves.
+fn fault(vrrp: &Vrrp) -> Option<String> {
+    if vrrp.router == 0 {
+        return Some("router 0 is none (RFC 5798); use 1..255".to_owned());
+    }
+    if vrrp.priority == 0 || vrrp.priority == 255 {
+        return Some(format!("vrrp_priority {}; use 1..254", vrrp.priority));
+    }
+    let word = |b: u8| b.is_ascii_alphanumeric() || b"._-@:".contains(&b);
+    let is_device = (1..=15).contains(&vrrp.device.len()) && vrrp.device.bytes().all(word);
+    if !is_device || vrrp.device.starts_with('-') {
+        return Some(format!("{:?} is no network device", vrrp.device));
+    }
+    let a = vrrp.address;
+    let other = a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_broadcast();
+    other.then(|| format!("VirtualIp {a} is no address of a host"))
+}
+
+/// The whole file. Both devices begin as backups, and one of equal priority does not take back what the other has.
+fn render(vrrp: &Vrrp, places: &Places) -> String {
+    let Vrrp { device, address, router, priority, .. } = vrrp;
+    let notices = fifo(places);
+    format!(
+        "global_defs {{\n    vrrp_version 3\n    router_id sag\n    vrrp_notify_fifo {}\n}}\n\
+         vrrp_instance sag {{\n    state BACKUP\n    interface {device}\n    virtual_router_id {router}\n    \
+         priority {priority}\n    advert_int {INTERVAL}\n    virtual_ipaddress {{\n        {address}/32\n    }}\n}}\n",
+        notices.display()
+    )
+}
+
+fn fifo(places: &Places) -> std::path::PathBuf {
+    places.own.join("vrrp.fifo")
+}
+
+fn unit(places: &Places) -> Unit {
+    let (file, run) = (places.own.join("keepalived.conf"), &places.own);
+    let (pid_file, child) = (run.join("keepalived.pid"), run.join("keepalived-vrrp.pid"));
+    let mut args: Vec<std::ffi::OsString> = ["-n", "-l", "-D", "-P", "-f"].map(Into::into).to_vec();
+    args.push(file.clone().into());
+    args.extend(["-p".into(), pid_file.clone().into(), "-r".into(), child.clone().into()]);
+    Unit { name: NAME, program: KEEPALIVED.into(), args, ready: vec![child], pid_file, mark: file.into() }
+}
+
+impl Keepalived {
+    pub(crate) fn new(places: &Places) -> Keepalived {
+        Keepalived {
+            places: places.clone(),
+            supervisor: Supervisor::default(),
+            notices: None,
+            partial: String::new(),
+            applied: None,
+            state: String::new(),
+            problem: None,
+            retry_at: Instant::now(),
+        }
+    }
+
+    /// Ends what an earlier service left behind that was killed: keepalived takes its address away at its end.
+    pub(crate) fn end_leftover(&self) {
+        unit(&self.places).end_leftover();
+    }
+
+    /// One round: what shall be is compared with what is.
+    pub(crate) fn round(&mut self, wanted: Option<&Vrrp>) {
+        let Some(vrrp) = wanted else {
+            if self.applied.is_some() || self.problem.is_some() {
+                self.end();
+            }
+            return;
+        };
+        if self.supervisor.notice_end(NAME) {
+            self.state.clear();
+        }
+        let is_new = self.applied.as_ref() != Some(vrrp);
+        if is_new && Instant::now() < self.retry_at && self.problem.is_some() {
+            return;
+        }
+        if is_new && let Err(why) = self.prepare(vrrp) {
+            let object = format!("virtual address {} on port {}", vrrp.address, vrrp.port);
+            tracing::warn!("{object}: {why}");
+            // An address that the settings do not name any more is not held.
+            self.end();
+            self.problem = Some(Problem { section: "Ha".to_owned(), object, reason: why });
+            self.retry_at = Instant::now() + RETRY;
+            return;
+        }
+        if is_new {
+            self.problem = None;
+            if self.supervisor.signal(NAME, Signal::HUP) {
+                tracing::info!(address = %vrrp.address, "keepalived reads its configuration again");
+            }
+            self.applied = Some(vrrp.clone());
+        }
+        self.supervisor.start_if_due(&unit(&self.places));
+        self.read_notices();
+    }
+
+    /// Writes the configuration, has it checked, and opens what keepalived says its state on.
+    fn prepare(&mut self, vrrp: &Vrrp) -> Result<(), String> {
+        if !Path::new(KEEPALIVED).exists() {
+            return Err("not installed: keepalived".to_owned());
+        }
+        if let Some(why) = fault(vrrp) {
+            return Err(why);
+        }
+        let said = |e: io::Error| format!("keepalived.conf: {e}");
+        if self.notices.is_none() {
+            self.notices = Some(open(&fifo(&self.places)).map_err(said)?);
+        }
+        let path = self.places.own.join("keepalived.conf");
+        let new = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            let _ = std::fs::remove_file(&new);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(render(vrrp, &self.places).as_bytes())
+        };
+        write().map_err(said)?;
+        tools::check_keepalived(&new).map_err(|e| e.to_string())?;
+        std::fs::rename(&new, &path).map_err(said)
+    }
+
+    fn read_notices(&mut self) {
+        let Some(notices) = &mut self.notices else { return };
+        let mut bytes = [0; NOTICES];
+        // Nothing to read, or no writer now: the next round looks again.
+        let Ok(n @ 1..) = notices.read(&mut bytes) else { return };
+        self.partial.push_str(&String::from_utf8_lossy(&bytes[..n]));
+        while let Some((line, rest)) = self.partial.split_once('\n') {
+            if let Some(state) = state_of(line) {
+                tracing::info!(state, "virtual address");
+                state.clone_into(&mut self.state);
+            }
+            self.partial = rest.to_owned();
+        }
+        // Lines are short; who writes without an end is not listened to.
+        if self.partial.len() > NOTICES {
+            self.partial.clear();
+        }
+    }
+
+    /// Ends keepalived, which takes its address away, and forgets everything.
+    pub(crate) fn end(&mut self) {
+        self.supervisor.end(NAME);
+        (self.applied, self.problem, self.notices) = (None, None, None);
+        self.state.clear();
+        self.partial.clear();
+        for file in ["keepalived.conf", "keepalived.new", "vrrp.fifo"] {
+            let _ = std::fs::remove_file(self.places.own.join(file));
+        }
+    }
+
+    pub(crate) fn daemon(&self) -> Option<Daemon> {
+        self.applied.as_ref().map(|_| self.supervisor.state(NAME))
+    }
+
+    pub(crate) fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref()
+    }
+
+    pub(crate) fn status(&self) -> Option<VrrpState> {
+        let vrrp = self.applied.as_ref()?;
+        Some(VrrpState {
+            port: vrrp.port.clone(),
+            device: vrrp.device.clone(),
+            address: vrrp.address.to_string(),
+            router: vrrp.router,
+            priority: vrrp.priority,
+            state: self.state.clone(),
+        })
+    }
+}
+
+/// Opens the pipe, which is made first, for reading: keepalived opens it for writing.
+fn open(path: &Path) -> io::Result<File> {
+    let _ = std::fs::remove_file(path);
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
+}
+
+/// Reads `INSTANCE "sag" MASTER 100`.
+fn state_of(line: &str) -> Option<&str> {
+    let mut words = line.strip_prefix("INSTANCE \"sag\" ")?.split(' ');
+    words.next().filter(|w| ["MASTER", "BACKUP", "FAULT", "STOP"].contains(w))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vrrp() -> Vrrp {
+        Vrrp {
+            port: "1".to_owned(),
+            device: "lan-a".to_owned(),
+            address: "192.0.2.6".parse().expect("address"),
+            router: 6,
+            priority: 100,
+        }
+    }
+
+    #[test]
+    fn the_file_is_made_of_the_settings_alone() {
+        let places = Places::new(Path::new("/run/x"));
+        let text = render(&vrrp(), &places);
+        for line in ["interface lan-a", "virtual_router_id 6", "priority 100", "192.0.2.6/32", "state BACKUP"]
+        {
+            assert!(text.contains(&format!("    {line}\n")), "{line} in {text}");
+        }
+        assert!(text.contains("vrrp_notify_fifo /run/x/vrrp.fifo\n"));
+        assert_eq!(fault(&vrrp()), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let with = |change: fn(&mut Vrrp)| {
+            let mut v = vrrp();
+            change(&mut v);
+            fault(&v).unwrap_or_default()
+        };
+        assert!(with(|v| v.router = 0).contains("1..255"));
+        assert!(with(|v| v.priority = 255).contains("1..254"));
+        assert!(with(|v| v.device = "lan a {".to_owned()).contains("no network device"));
+        assert!(with(|v| v.address = "224.0.0.1".parse().expect("address")).contains("no address of a host"));
+    }
+
+    #[test]
+    fn states_are_read_from_notices() {
+        assert_eq!(state_of("INSTANCE \"sag\" MASTER 100"), Some("MASTER"));
+        assert_eq!(state_of("INSTANCE \"other\" MASTER 100"), None);
+        assert_eq!(state_of("GROUP \"sag\" MASTER 100"), None);
+        assert_eq!(state_of("INSTANCE \"sag\" NONSENSE 100"), None);
+    }
+
+    /// In two parts, as a pipe may give them.
+    #[test]
+    fn notices_come_in_parts() {
+        let dir = tempfile::tempdir().expect("dir");
+        let places = Places::new(dir.path());
+        let mut k = Keepalived::new(&places);
+        k.notices = Some(open(&fifo(&places)).expect("pipe"));
+        let mut other = OpenOptions::new().write(true).open(fifo(&places)).expect("writer");
+        k.applied = Some(vrrp());
+        for (part, state) in [
+            ("INSTANCE \"sag\" BACK", ""),
+            ("UP 100\nINST", "BACKUP"),
+            ("ANCE \"sag\" MASTER 100\n", "MASTER"),
+        ] {
+            other.write_all(part.as_bytes()).expect("written");
+            k.read_notices();
+            assert_eq!(k.status().expect("status").state, state);
+        }
+    }
+
+    /// keepalived's own checker takes what is made, and refuses what it does not know.
+    #[test]
+    fn the_checker_takes_it() {
+        if !Path::new(KEEPALIVED).exists() {
+            return eprintln!("SKIP: keepalived is not installed");
+        }
+        let dir = tempfile::tempdir().expect("dir");
+        let places = Places::new(dir.path());
+        let file = dir.path().join("keepalived.conf");
+        let devices = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let mut names = devices.filter_map(|d| d.file_name().into_string().ok());
+        // VRRP needs multicast (IFF_MULTICAST, not IFF_LOOPBACK).
+        let has_multicast = |name: &String| {
+            let flags = std::fs::read_to_string(format!("/sys/class/net/{name}/flags")).unwrap_or_default();
+            let bits = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
+            bits & 0x1008 == 0x1000
+        };
+        let Some(device) = names.find(has_multicast) else {
+            return eprintln!("SKIP: this machine has no network device for it");
+        };
+        let vrrp = Vrrp { device, ..vrrp() };
+        std::fs::write(&file, render(&vrrp, &places)).expect("written");
+        assert_eq!(tools::check_keepalived(&file).map_err(|e| e.to_string()), Ok(()));
+        std::fs::write(&file, render(&vrrp, &places).replace("advert_int", "bogus_word")).expect("written");
+        let refused = tools::check_keepalived(&file).expect_err("unknown word").to_string();
+        assert!(refused.contains("bogus_word"), "{refused}");
+    }
+}
