@@ -4,13 +4,15 @@ use crate::table::{Cell, Column, Table};
 use crate::units::{exact, span};
 use sag_frr::Status;
 
-/// Daemons, neighbors, routes by their source, and what is not in force.
+/// Daemons, the virtual address, neighbors, routes by their source, and what is not in force.
 pub fn routing(status: &Status, page: &Page) -> String {
     let mut out = String::new();
     if status.daemons.is_empty() {
         out.push_str("no routing protocol is in use\n");
     }
-    for part in [daemons(status, page), neighbors(status, page), routes(status, page)].into_iter().flatten() {
+    let parts =
+        [daemons(status, page), virtual_address(status, page), neighbors(status, page), routes(status, page)];
+    for part in parts.into_iter().flatten() {
         if !out.is_empty() {
             out.push('\n');
         }
@@ -45,6 +47,28 @@ fn daemons(status: &Status, page: &Page) -> Option<String> {
         table.row([Cell::from(d.name.as_str()), pid, exact(d.restarts).into(), d.problem.as_str().into()]);
     }
     (!status.daemons.is_empty()).then(|| table.render(page))
+}
+
+fn virtual_address(status: &Status, page: &Page) -> Option<String> {
+    let mut table = Table::new([
+        Column::text("VIRTUAL ADDRESS"),
+        Column::text("STATE"),
+        Column::text("PORT"),
+        Column::text("DEVICE"),
+        Column::number("ROUTER"),
+        Column::number("PRIORITY"),
+    ]);
+    let v = status.vrrp.as_ref()?;
+    let state = if v.state.is_empty() { "not known yet" } else { &v.state };
+    table.row([
+        Cell::from(v.address.as_str()),
+        Cell::from(state).paint(if v.is_master() { Paint::Good } else { Paint::Plain }),
+        v.port.as_str().into(),
+        v.device.as_str().into(),
+        v.router.to_string().into(),
+        v.priority.to_string().into(),
+    ]);
+    Some(table.render(page))
 }
 
 fn neighbors(status: &Status, page: &Page) -> Option<String> {

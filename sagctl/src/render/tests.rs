@@ -51,6 +51,7 @@ fn routing_of_both_protocols() {
             {"Name": "zebra", "Pid": 4101, "Restarts": 0, "Problem": ""},
             {"Name": "bgpd", "Pid": null, "Restarts": 3, "Problem": "it has ended (signal 9) and is started again"},
         ],
+        "Vrrp": {"Port": "1", "Device": "lan-a", "Address": "192.0.2.6", "Router": 6, "Priority": 100, "State": "MASTER"},
         "Neighbors": [
             {"Protocol": "BGP", "Address": "198.51.100.129", "RemoteAs": 65002, "State": "Established", "Up": true,
                 "Since": 3725, "Received": 1_200_000, "Sent": 2, "Bfd": "up"},
