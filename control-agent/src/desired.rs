@@ -8,8 +8,8 @@ mod rows;
 
 pub use lenient::read_document;
 pub use rows::{
-    AccessPoint, Acl, Bgp, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Ospf,
-    Peer, Policy, PortProtocol, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
+    AccessPoint, Acl, Bgp, Car, Ccn, Distribution, DnatEntry, EccInterface, Ha, HealthCheck, Lan, Member,
+    Ospf, Peer, Policy, PortProtocol, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
 };
 
 use std::collections::BTreeMap;
@@ -45,6 +45,8 @@ pub struct Desired {
     pub bgp: Option<Bgp>,
     pub ospf: Option<Ospf>,
     pub port_protocols: Vec<PortProtocol>,
+    /// The virtual address of two devices.
+    pub ha: Option<Ha>,
     #[serde(deserialize_with = "switch")]
     pub wan_snat: Option<Switch>,
     pub acls: Vec<Acl>,
@@ -127,6 +129,7 @@ impl From<DeviceDocument> for Desired {
             bgp: doc.bgp.map(Bgp::from),
             ospf: doc.ospf.map(Ospf::from),
             port_protocols: doc.port_protocols.into_iter().map(PortProtocol::from).collect(),
+            ha: doc.ha.and_then(|ha| Ha::try_from(ha).ok()),
             wan_snat: doc.wan_snat,
             acls: converted(order::by_time(doc.acls)),
             qos: converted(doc.qos),
@@ -172,7 +175,9 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
         note(true, &format!("probe task {} with the protocol {word:?}", task.id));
     }
     let mode = doc.ha.as_ref().and_then(|ha| ha.mode.as_ref());
-    note(mode.is_some_and(|m| *m != HaMode::None), "high availability");
+    if let Some(HaMode::Unknown(word)) = mode {
+        note(true, &format!("high availability of the mode {word:?}"));
+    }
     note(doc.flow_log.as_ref().is_some_and(|f| *f != Default::default()), "flow logs");
     note(!doc.remote_access_ip.is_empty(), "remote access");
     note(

@@ -46,7 +46,8 @@ pub fn preview(document: Value, base: Option<&Base>) -> Result<Value> {
     let plan = base.map(|base| plan(&desired, base));
     mask(&mut desired);
     let ignored = std::mem::take(&mut desired.ignored);
-    let capabilities = CAPABILITIES.into_iter().chain([Capability::Bgp, Capability::Ospf]).collect();
+    let capabilities =
+        CAPABILITIES.into_iter().chain([Capability::Bgp, Capability::Ospf, Capability::Vrrp]).collect();
     let can = StateReport { capabilities: Some(capabilities), ..StateReport::default() };
     let can = serde_json::to_value(can)?["Capabilities"].take();
     let mut out =

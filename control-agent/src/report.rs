@@ -98,7 +98,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         access_point_interval: Some(facts.access_point_interval.map_or(0, |every| every.as_secs() as i64)),
         diagnosis: facts.measured.diagnosis.clone(),
         // Without high availability every device forwards.
-        ha_state: Some("Active".to_owned()),
+        ha_state: Some(if facts.routing.is_active() { "Active" } else { "Standby" }.to_owned()),
         vpn_state: Some(if up { "Normal" } else { "Abnormal" }.to_owned()),
         ipsec_status: Some(if up { "up" } else { "down" }.to_owned()),
         enable_optimization: Some(tunnels.iter().any(|t| t.fec)),

@@ -1,4 +1,4 @@
-//! BGP and OSPF: what FRR shall do goes to the routing service, and what it says of it comes back, in a thread of its own.
+//! BGP, OSPF and the virtual address of two devices: what FRR and keepalived shall do goes to the routing service, and what it says of it comes back, in a thread of its own.
 //!
 //! The service ([`sag_frr::service`]) is the one of the machine (`sag-routing.service`), or one that an agent which runs as
 //! root starts before it gives its privileges up; that one ends with the agent.
@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use sag_frr::{Client, Neighbor, Problem, Settings, Side, Status};
+use sag_frr::{Client, Neighbor, Problem, Settings, Side, Status, Vrrp};
 use sag_model::Role;
 use sag_rtnl::{Link, Scope, Tables};
 use sag_southbound::{Capability, Deviation, Effect, RouteNeighbor};
@@ -59,12 +59,12 @@ pub fn start_service(config: &Config) -> Option<Child> {
     if config.routing.mode == RoutingMode::Off {
         return None;
     }
-    let missing = sag_frr::installed().missing;
-    if !missing.is_empty() {
-        tracing::info!(
-            missing = missing.join(" "),
-            "BGP and OSPF cannot be used: packages are not installed"
-        );
+    let installed = sag_frr::installed();
+    if !installed.missing.is_empty() {
+        let missing = installed.missing.join(" ");
+        tracing::info!(missing, "BGP and OSPF cannot be used: packages are not installed");
+    }
+    if !installed.bgp && !installed.ospf && !installed.vrrp {
         return None;
     }
     if Client::new(&config.routing.dir).show().is_ok() || !rustix::process::geteuid().is_root() {
@@ -113,7 +113,11 @@ impl Routing {
     pub fn capabilities(&self) -> Vec<Capability> {
         let there = !self.is_off && (self.service.is_some() || Client::new(&self.dir).is_there());
         let installed = sag_frr::installed();
-        let of = [(Capability::Bgp, installed.bgp), (Capability::Ospf, installed.ospf)];
+        let of = [
+            (Capability::Bgp, installed.bgp),
+            (Capability::Ospf, installed.ospf),
+            (Capability::Vrrp, installed.vrrp),
+        ];
         of.into_iter().filter(|(_, has)| there && *has).map(|(capability, _)| capability).collect()
     }
 
@@ -125,10 +129,14 @@ impl Routing {
     /// What of the settings is not in force.
     pub fn deviations(&self) -> Vec<Deviation> {
         let state = self.state();
-        if state.wanted.is_off() {
+        if state.wanted.is_idle() {
             return Vec::new();
         }
-        let section = if state.wanted.bgp.is_some() { "Bgp" } else { "Ospf" };
+        let section = match &state.wanted {
+            w if w.bgp.is_some() => "Bgp",
+            w if w.ospf.is_some() => "Ospf",
+            _ => "Ha",
+        };
         let of_service = |reason: String| Deviation {
             section: section.to_owned(),
             object: "dynamic routing".to_owned(),
@@ -141,7 +149,12 @@ impl Routing {
             return out;
         }
         if let Some(why) = &state.silence {
-            let missing = sag_frr::installed().missing;
+            let installed = sag_frr::installed();
+            let missing = match section {
+                "Ha" if installed.vrrp => Vec::new(),
+                "Ha" => vec!["keepalived".to_owned()],
+                _ => installed.missing,
+            };
             let why = match missing.is_empty() {
                 true => format!("{why}; start sag-routing.service"),
                 false => format!("not installed: {}", missing.join(", ")),
@@ -153,9 +166,19 @@ impl Routing {
         let daemons = state.status.daemons.iter().filter(|d| d.pid.is_none());
         out.extend(daemons.map(|d| {
             let why = if d.problem.is_empty() { "it does not run yet" } else { &d.problem };
-            of_service(format!("{}: {why}", d.name))
+            let mut of_daemon = of_service(format!("{}: {why}", d.name));
+            if d.name == "keepalived" {
+                (of_daemon.section, of_daemon.object) = ("Ha".to_owned(), "virtual address".to_owned());
+            }
+            of_daemon
         }));
         out
+    }
+
+    /// Whether this device forwards for its branch: the other one does while that has their virtual address.
+    pub fn is_active(&self) -> bool {
+        let state = self.state();
+        state.wanted.vrrp.is_none() || state.status.vrrp.as_ref().is_some_and(sag_frr::VrrpState::is_master)
     }
 
     /// Neighbors for the state report.
@@ -205,7 +228,7 @@ fn deviation(p: &Problem, section: &str) -> Deviation {
 fn outline(status: &Status, silence: &Option<String>) -> impl PartialEq + use<> {
     let neighbors: Vec<_> =
         status.neighbors.iter().map(|n| (n.address.clone(), n.device.clone(), n.state.clone())).collect();
-    (neighbors, status.daemons.clone(), status.problems.clone(), silence.clone())
+    (neighbors, status.daemons.clone(), status.problems.clone(), status.vrrp.clone(), silence.clone())
 }
 
 fn follow(shared: &Shared, client: &Client, changed: &impl Fn()) {
@@ -214,7 +237,7 @@ fn follow(shared: &Shared, client: &Client, changed: &impl Fn()) {
     loop {
         let (wanted, revision) = {
             let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let pause = if state.wanted.is_off() { IDLE } else { BUSY };
+            let pause = if state.wanted.is_idle() { IDLE } else { BUSY };
             let (state, _) = shared
                 .changed
                 .wait_timeout_while(state, pause, |s| s.revision == told)
@@ -224,7 +247,7 @@ fn follow(shared: &Shared, client: &Client, changed: &impl Fn()) {
         if revision == 0 {
             continue;
         }
-        let is_off = wanted.is_off();
+        let is_off = wanted.is_idle();
         // A service that has been started anew knows nothing; to the others it is no news.
         let said = client.set(wanted);
         let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,6 +282,18 @@ pub fn complete(
     let mut out = compiled.routing.clone();
     let mut deviations = Vec::new();
     out.bfd = local.bfd;
+    if let Some(vrrp) = &mut out.vrrp {
+        vrrp.priority = local.vrrp_priority;
+        if let Some(why) = unfit_address(vrrp, tables) {
+            deviations.push(Deviation {
+                section: "Ha".to_owned(),
+                object: format!("virtual address {} on port {}", vrrp.address, vrrp.port),
+                effect: Some(Effect::LeftOut),
+                reason: why,
+            });
+            out.vrrp = None;
+        }
+    }
     if let Some(bgp) = &mut out.bgp {
         bgp.max_prefixes = local.max_prefixes;
         bgp.branch.extend(lan_networks(compiled, tables).filter(|n| announced(desired, health, n)));
@@ -272,6 +307,20 @@ pub fn complete(
     (out, deviations)
 }
 
+/// Hosts of the port's network must be able to take the address for a router's, and no device may have it for its own.
+fn unfit_address(vrrp: &Vrrp, tables: &Tables) -> Option<String> {
+    let address = IpAddr::V4(vrrp.address);
+    let link = tables.link_named(&vrrp.device)?;
+    let mut nets = networks(tables, link).filter(|n| n.prefix_len() < n.max_prefix_len());
+    if !nets.any(|n| n.contains(&address)) {
+        return Some("it is in no network of the port; choose another VirtualIp".to_owned());
+    }
+    // keepalived's own has no network.
+    let own = |a: &sag_rtnl::Address| a.addr == address && a.subnet().is_some_and(|n| n.prefix_len() < 32);
+    let is_own = tables.addresses().any(own);
+    is_own.then(|| "the device itself has this address; choose another VirtualIp".to_owned())
+}
+
 /// Networks of LAN ports whose link is up.
 fn lan_networks<'a>(compiled: &'a Compiled, tables: &'a Tables) -> impl Iterator<Item = IpNet> + 'a {
     let lans = compiled.ports.iter().filter(|(_, _, role)| *role == Role::Lan);
@@ -281,7 +330,9 @@ fn lan_networks<'a>(compiled: &'a Compiled, tables: &'a Tables) -> impl Iterator
 
 fn networks<'a>(tables: &'a Tables, link: &'a Link) -> impl Iterator<Item = IpNet> + 'a {
     let own = tables.addresses().filter(|a| a.ifindex == link.ifindex && a.scope == Scope::Global);
-    own.filter_map(sag_rtnl::Address::subnet).map(|n| n.trunc())
+    let all = own.filter_map(sag_rtnl::Address::subnet).map(|n| n.trunc());
+    // The virtual address of two devices is in the network that is announced already.
+    all.filter(|n| n.prefix_len() < n.max_prefix_len())
 }
 
 /// Neighbors of agent.toml: those that the cloud names too get their key from there.

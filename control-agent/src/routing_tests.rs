@@ -36,19 +36,24 @@ fn tables(lan_runs: bool) -> Tables {
         (3, "198.51.100.130", 26, Scope::Global),
     ] {
         let addr = addr.parse().expect("address");
-        tables.insert_address(Address {
-            ifindex,
-            addr,
-            prefix_len,
-            scope,
-            secondary: false,
-            peer: None,
-            tentative: false,
-            duplicate: false,
-            deprecated: false,
-        });
+        tables.insert_address(Address { ifindex, addr, prefix_len, scope, ..address() });
     }
     tables
+}
+
+/// One of eth1.
+fn address() -> Address {
+    Address {
+        ifindex: 1,
+        addr: "10.1.7.1".parse().expect("address"),
+        prefix_len: 24,
+        scope: Scope::Global,
+        secondary: false,
+        peer: None,
+        tentative: false,
+        duplicate: false,
+        deprecated: false,
+    }
 }
 
 fn compiled() -> Compiled {
@@ -63,7 +68,14 @@ fn compiled() -> Compiled {
 }
 
 fn local(neighbors: Vec<LocalNeighbor>) -> Local {
-    Local { mode: RoutingMode::Auto, dir: PathBuf::new(), bfd: true, max_prefixes: 7, neighbors }
+    Local {
+        mode: RoutingMode::Auto,
+        dir: PathBuf::new(),
+        bfd: true,
+        max_prefixes: 7,
+        vrrp_priority: 100,
+        neighbors,
+    }
 }
 
 fn neighbor(address: &str, remote_as: Option<u32>) -> LocalNeighbor {
@@ -147,4 +159,29 @@ fn a_device_without_the_service_says_so() {
     heard.recv_timeout(Duration::from_secs(10)).expect("a change");
     let deviations = routing.deviations();
     assert_eq!((deviations.len(), deviations[0].section.as_str()), (1, "Bgp"), "{deviations:?}");
+}
+
+/// An address that no host of the LAN would ask for, or that the device has for its own, is told; keepalived's own, which
+/// has no network, is neither in the way nor announced.
+#[test]
+fn a_virtual_address_fits_its_port() {
+    let compiled =
+        run(json!({"Ha": {"Mode": "STATIC", "PortName": "1", "VirtualIp": "10.1.7.6"}})).expect("compiles").0;
+    let own = Local { vrrp_priority: 150, ..local(Vec::new()) };
+    let with = |address: &str, tables: &Tables| {
+        let mut compiled = compiled.clone();
+        compiled.routing.vrrp.as_mut().expect("VRRP").address = address.parse().expect("address");
+        complete(&compiled, &Desired::default(), &BTreeMap::new(), &own, tables)
+    };
+    let mut there = tables(true);
+    there.insert_address(Address { addr: "10.1.7.6".parse().expect("address"), prefix_len: 32, ..address() });
+    let (settings, deviations) = with("10.1.7.6", &there);
+    assert_eq!(settings.vrrp.map(|v| v.priority), Some(150));
+    assert!(deviations.is_empty(), "{deviations:?}");
+    assert_eq!(completed(&own, &there).0.branch.len(), 2, "no network of one address");
+    for (address, why) in [("10.9.9.9", "in no network"), ("10.1.7.1", "the device itself")] {
+        let (settings, deviations) = with(address, &there);
+        assert!(settings.vrrp.is_none());
+        assert!(deviations[0].section == "Ha" && deviations[0].reason.contains(why), "{deviations:?}");
+    }
 }

@@ -11,7 +11,6 @@ from levels import (
     DHCP,
     DNS,
     DPI,
-    HA,
     LOGS,
     MANAGEMENT,
     POINTS,
@@ -189,8 +188,8 @@ ROUTES = [
     shows("DescribeRouteDistributionStrategies", gw(SourceType="local"), "publish_and_revoke_on_health_fail"),
     acts("DeleteRouteDistributionStrategy", gw(**STRATEGY)),
     acts("DeleteHealthCheck", just(HcInstanceId="$hc")),
-    refused(HA, "ModifySagHa", dev(Mode="DYNAMIC")),
-    waits(HA, shows("DescribeSagHa", dev(), "NONE")),
+    acts("ModifySagHa", dev(Mode="STATIC", PortName="1", VirtualIp="192.168.1.254")),
+    shows("DescribeSagHa", dev(), "192.168.1.254"),
     measured("DescribeSmartAccessGatewayHa", gw(), HaState="Active"),
 ]
 

@@ -23,7 +23,6 @@ ACTS, MEASURED, STORED, WAITS, REFUSED = "acts", "measured", "stored", "waits", 
 
 # What a gateway cannot do yet, or never will: why an operation waits or is refused.
 DNS = "DNS server"
-HA = "high availability"
 CONSOLE = "web console and remote access"
 DPI = "application recognition"
 LOGS = "flow logs"
@@ -37,7 +36,7 @@ POINTS = "access points"
 DHCP = "DHCP server"
 PPPOE = "PPPoE"
 MANAGEMENT = "address of the management port"
-FEATURES = {DNS, HA, CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, DHCP, PPPOE,
+FEATURES = {DNS, CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, DHCP, PPPOE,
             MANAGEMENT}
 
 

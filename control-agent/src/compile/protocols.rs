@@ -46,7 +46,28 @@ impl Compiler<'_> {
             }
             None | Some(RouteProtocol::Static) => {}
         }
+        out.vrrp = self.virtual_address();
         out
+    }
+
+    /// The virtual address of a LAN port. The number of the virtual router is the address's last one: the same on both
+    /// devices, without being told.
+    fn virtual_address(&mut self) -> Option<frr::Vrrp> {
+        let desired = self.desired;
+        let ha = desired.ha.as_ref()?;
+        let object = format!("virtual address {} on port {}", ha.virtual_ip, ha.port);
+        let Ok(address) = ha.virtual_ip.parse::<Ipv4Addr>() else {
+            self.left_out("Ha", object, format!("VirtualIp {:?} is no IPv4 address", ha.virtual_ip));
+            return None;
+        };
+        let found = self.ports.iter().find(|(name, _, role)| *name == ha.port && *role == Role::Lan);
+        let Some((port, device, _)) = found else {
+            self.left_out("Ha", object, "the virtual address is for a LAN port that is in force");
+            return None;
+        };
+        let router = Some(address.octets()[3]).filter(|n| *n != 0).unwrap_or(255);
+        // The priority is of the device's own file.
+        Some(frr::Vrrp { port: port.clone(), device: device.clone(), address, router, priority: 0 })
     }
 
     fn left_out(&mut self, section: &str, object: impl Into<String>, why: impl Into<String>) {

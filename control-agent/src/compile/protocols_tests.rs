@@ -162,3 +162,27 @@ fn networks_behind_lan_ports_are_the_branchs() {
     let (c, _) = run(bgp(json!({"StaticRoutes": routes, "Gateway": {}}))).expect("compiles");
     assert_eq!(c.routing.bgp.expect("BGP").branch, ["10.9.0.0/16".parse::<IpNet>().expect("network")]);
 }
+
+/// Both devices of an instance find the same number of the virtual router, without being told.
+#[test]
+fn a_virtual_address_of_a_lan_port() {
+    let with = |ha: serde_json::Value| run(json!({"Ha": ha})).expect("compiles").0;
+    let ha = |port: &str, address: &str| json!({"Mode": "STATIC", "PortName": port, "VirtualIp": address});
+    let c = with(ha("1", "10.1.7.6"));
+    let v = c.routing.vrrp.as_ref().expect("a virtual address");
+    assert_eq!((v.port.as_str(), v.address.to_string(), v.router), ("1", "10.1.7.6".to_owned(), 6));
+    assert!(c.routing.is_off() && !c.routing.is_idle() && c.deviations.is_empty(), "{:?}", c.deviations);
+    assert_eq!(with(ha("1", "10.1.7.0")).routing.vrrp.map(|v| v.router), Some(255), "0 is no router");
+    for (port, address, why) in
+        [("0", "10.1.7.6", "LAN port"), ("9", "10.1.7.6", "LAN port"), ("1", "x", "no IPv4")]
+    {
+        let c = with(ha(port, address));
+        assert!(c.routing.vrrp.is_none());
+        assert_eq!(c.deviations[0].section, "Ha");
+        assert!(c.deviations[0].reason.contains(why), "{:?}", c.deviations);
+    }
+    for mode in ["NONE", "DYNAMIC"] {
+        let c = with(json!({"Mode": mode, "PortName": "1", "VirtualIp": "10.1.7.6"}));
+        assert!(c.routing.is_idle() && c.deviations.is_empty());
+    }
+}

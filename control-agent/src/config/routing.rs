@@ -1,4 +1,4 @@
-//! What the device's own file says of BGP and OSPF: `[routing]`.
+//! What the device's own file says of BGP, OSPF and VRRP: `[routing]`.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ pub(super) struct RawRouting {
     dir: Option<PathBuf>,
     bfd: bool,
     max_prefixes: Option<u32>,
+    vrrp_priority: Option<u8>,
     neighbor: Vec<RawNeighbor>,
 }
 
@@ -46,6 +47,8 @@ pub struct Routing {
     pub bfd: bool,
     /// Prefixes that a neighbor of BGP may announce of each family.
     pub max_prefixes: u32,
+    /// Who has more of two devices has their virtual address.
+    pub vrrp_priority: u8,
     pub neighbors: Vec<LocalNeighbor>,
 }
 
@@ -61,6 +64,8 @@ pub struct LocalNeighbor {
 
 /// Prefixes of a neighbor, unless the file says otherwise.
 const MAX_PREFIXES: u32 = 10_000;
+/// The default of VRRP.
+const VRRP_PRIORITY: u8 = 100;
 
 impl RawRouting {
     pub(super) fn validate(self, place: &str, sn: &str) -> Result<Routing, ConfigError> {
@@ -83,11 +88,17 @@ impl RawRouting {
             let here = format!("{place}: routing.max_prefixes");
             return Err(wrong(here, "0 is no bound", "use 1..4294967295"));
         }
+        let vrrp_priority = self.vrrp_priority.unwrap_or(VRRP_PRIORITY);
+        if !(1..=254).contains(&vrrp_priority) {
+            let here = format!("{place}: routing.vrrp_priority");
+            return Err(wrong(here, format!("{vrrp_priority} is reserved (RFC 5798)"), "use 1..254"));
+        }
         Ok(Routing {
             mode: self.mode.unwrap_or(RoutingMode::Auto),
             dir: self.dir.unwrap_or_else(|| Path::new(sag_frr::PLACE).join(sn)),
             bfd: self.bfd,
             max_prefixes,
+            vrrp_priority,
             neighbors,
         })
     }
@@ -136,6 +147,7 @@ mod tests {
             ("[[routing.neighbor]]\naddress = \"192.0.2.1\"\n", "says nothing"),
             ("[[routing.neighbor]]\naddress = \"192.0.2.1\"\nremote_as = 0\n", "begin with 1"),
             ("[routing]\nmax_prefixes = 0\n", "no bound"),
+            ("[routing]\nvrrp_priority = 255\n", "reserved"),
             ("[routing]\nunknown = 0\n", "unknown field"),
         ] {
             let e = with(wrong).expect_err(wrong);

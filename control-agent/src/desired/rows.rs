@@ -221,6 +221,25 @@ impl From<(String, wire::PortProtocol)> for PortProtocol {
     }
 }
 
+/// A virtual address of a LAN port (ModifySagHa, STATIC). In the mode DYNAMIC routes move by BGP or OSPF, and there is
+/// nothing more to do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ha {
+    pub port: String,
+    pub virtual_ip: String,
+}
+
+impl TryFrom<wire::HighAvailability> for Ha {
+    type Error = ();
+
+    fn try_from(ha: wire::HighAvailability) -> Result<Ha, ()> {
+        match ha.mode {
+            Some(wire::HaMode::Static) => Ok(Ha { port: ha.port_name, virtual_ip: ha.virtual_ip }),
+            _ => Err(()),
+        }
+    }
+}
+
 impl From<wire::Acl> for Acl {
     fn from(a: wire::Acl) -> Acl {
         Acl { id: a.id, rules: converted(a.rules) }

@@ -1,0 +1,99 @@
+"""A virtual address of a LAN port by calls of the official SDK: the gateway and another router that run keepalived."""
+
+import shutil
+import signal
+
+import pytest
+
+from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, within
+from harness.config import lab_config
+from harness.lab import Addresses as A
+from harness.routers import Daemons, Keepalived, Vrrp, program
+from test_routing import routing
+
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
+
+VIRTUAL = "192.0.2.6"
+
+
+@pytest.fixture(scope="module")
+def place(lab):
+    return lab.run_dir / "routing"
+
+
+@pytest.fixture(scope="module")
+def branch(lab, gateway, place, tmp_path_factory):
+    program("keepalived", "/usr/sbin/keepalived")
+    with cloud_of(lab, tmp_path_factory.mktemp("cloud")) as cloud:
+        gateway.ensure(api_names(lab_config()))
+        cloud.start()
+        sag, sn = cloud.gateway()
+        agent = Agent(lab, cloud, sag, sn)
+        agent.sections = f'[routing]\ndir = "{place}"\n'
+        agent.start()
+        it = Branch(lab, cloud, agent, sag, sn)
+        within(10, "first contact", it.in_force, agent.tail)
+        yield it
+        agent.stop()
+
+
+@pytest.fixture
+def daemons(lab):
+    folder = lab.run_dir / "daemons"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    it = Daemons(folder)
+    yield it
+    it.close()
+
+
+def has(lab):
+    return VIRTUAL in lab.gw.out(["ip", "-4", "addr", "show", "dev", "lan-a"])
+
+
+def test_a_virtual_address_moves(branch, place, daemons, lab):
+    log = lambda: f"{branch.agent.tail(40)}\n{daemons.tail()}\n{routing(branch, place)}"
+    state = lambda: (routing(branch, place)["Vrrp"] or {}).get("State")
+    main = lambda: branch.mine("DescribeSmartAccessGatewayHa").get("MainDeviceId")
+    task = lambda: branch.device("DescribeSagHa")["TaskStates"][0]
+    static = dict(Mode="STATIC", PortName="1")
+    branch.device("ModifySagHa", VirtualIp=VIRTUAL, **static)
+    # Nobody else has it.
+    within(6, "the gateway has the address", lambda: state() == "MASTER" and has(lab), log)
+    within(1, "hosts reach it", lambda: pings(lab.lan1, VIRTUAL), log)
+    assert task()["State"] == "Succeed"
+    lab.lan1.ip(f"route add {A.INET[4]}/32 via {VIRTUAL}")
+    try:
+        within(1, "it forwards for them", lambda: pings(lab.lan1, A.INET[4]), log)
+    finally:
+        lab.lan1.ip(f"route del {A.INET[4]}/32")
+    within(3, "the API knows the device that has it", lambda: main() == branch.sn, log)
+    # One with a higher priority takes it.
+    other = Keepalived(daemons, lab.lan1, "eth0", [Vrrp(6, 4, False, [f"{VIRTUAL}/32"])], 200)
+    within(5, "the other router has it", lambda: state() == "BACKUP" and not has(lab) and other.has() == {6}, log)
+    within(3, "the API knows that this device has not", lambda: main() != branch.sn, log)
+    other.end(signal.SIGKILL)
+    lab.lan1.run(["ip", "addr", "del", f"{VIRTUAL}/32", "dev", "eth0"], check=False)
+    within(6, "it is back", lambda: state() == "MASTER" and has(lab), log)
+    within(1, "hosts reach it again", lambda: pings(lab.lan1, VIRTUAL), log)
+    # keepalived is killed: another one takes its place.
+    before = next(d["Pid"] for d in routing(branch, place)["Daemons"] if d["Name"] == "keepalived")
+    lab.gw.run(["kill", "-9", before])
+    again = lambda: [d for d in routing(branch, place)["Daemons"] if d["Pid"] not in (None, before) and d["Restarts"] == 1]
+    within(5, "keepalived runs again", again, log)
+    within(6, "it has the address again", lambda: state() == "MASTER" and pings(lab.lan1, VIRTUAL), log)
+    # An address that no host of the LAN would look for is told, and not held.
+    branch.device("ModifySagHa", VirtualIp="10.9.9.9", **static)
+    within(3, "it is an error of the device", lambda: task()["State"] == "HardwareError", log)
+    assert "in no network of the port" in task()["ErrorMessage"]
+    within(3, "the old one is gone", lambda: not has(lab) and state() is None, log)
+    with pytest.raises(SdkError) as refused:
+        branch.device("ModifySagHa", Mode="STATIC", PortName="0", VirtualIp=VIRTUAL)
+    assert refused.value.code == "Sag.HaPortRoleError"
+    branch.device("ModifySagHa", VirtualIp=VIRTUAL, **static)
+    within(6, "another one", lambda: state() == "MASTER" and has(lab), log)
+    # Undone by the opposite call.
+    branch.device("ModifySagHa", Mode="NONE")
+    within(3, "nothing is left", lambda: not has(lab) and not routing(branch, place)["Daemons"], log)
+    assert task()["State"] == "Succeed"
+    within(3, "the device is active by itself", lambda: main() == branch.sn, log)
