@@ -392,13 +392,29 @@ def rss(pid):
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
+SPEAKER = Path(__file__).with_name("harness") / "bgp_flaps.py"
+
+
+def too_many(branch, place, lab, log):
+    """A neighbor that announces more than it may loses its session, and its routes with it."""
+    command = [sys.executable, SPEAKER, A.POP_LINK[4], A.GW_EXPRESS[4], 65002, FLAPPING[4] * 2 + 100, 1]
+    speaker = lab.pop.popen(command, stdin=subprocess.PIPE)
+    try:
+        states = lambda: {n["Address"]: n["State"] for n in routing(branch, place)["Neighbors"]}
+        within(10, "its session ends", lambda: "PfxCt" in states()[A.POP_LINK[4]], log)
+        within(5, "its routes go", lambda: not lab.gw.ip("-4 route show proto bgp").stdout, log)
+        assert speaker.wait(5) != 0, "the speaker has noticed"
+    finally:
+        speaker.stdin.close()
+        speaker.wait(5)
+
+
 def flap(branch, place, lab, log):
     """Neighbors on the leased line and on the WAN port announce and withdraw all they have, some times; how many prefixes
     they have announced. Nothing of it is left in the end."""
-    program = Path(__file__).with_name("harness") / "bgp_flaps.py"
     ends = {4: (lab.pop, A.POP_LINK[4], A.GW_EXPRESS[4], 65002), 6: (lab.wan, A.WAN_ROUTER[6], A.GW_WAN[6], 65003)}
     speakers = [
-        ns.popen([sys.executable, program, own, gw, number, FLAPPING[family], FLAPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        ns.popen([sys.executable, SPEAKER, own, gw, number, FLAPPING[family], FLAPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for family, (ns, own, gw, number) in ends.items()
     ]
     try:
@@ -437,6 +453,7 @@ def test_flapping_routes(branch, place, lab):
     grown = {name: memory[1][name] - kib for name, kib in memory[0].items() if memory[1][name] > kib * 1.15 + 4096}
     assert not grown, (memory, grown)
     assert pids.items() >= daemons_of(place).items(), "no daemon has ended"
+    too_many(branch, place, lab, log)
     branch.device("ModifySagPortRouteProtocol", PortName="0", RouteProtocol="STATIC")
     within(5, "the neighbor on the WAN port is gone", lambda: len(routing(branch, place)["Neighbors"]) == 3, log)
     without(branch, place)
