@@ -21,6 +21,7 @@
 #define GW_MAX_NEXTHOPS 65536
 #define GW_PORT_SLOTS 4096 /* a device is in slot ifindex % GW_PORT_SLOTS */
 #define GW_NAT_SLOTS 64	   /* outside addresses of NAT */
+#define GW_IP_IDS 4096	   /* counters of IPv4 identifications */
 #define GW_NAT_LINES 256   /* struct gw_nat_line of a slot: 128 of TCP, then 128 of UDP */
 #define GW_TUNNELS 256	   /* number 0 is none */
 #define GW_TUNNEL_HEADER 80

@@ -119,7 +119,7 @@ static __always_inline bool gw_write_outer(void *at, void *end, const struct gw_
 		if ((void *)(ip + 1) > end)
 			return false;
 		len = bpf_htons(f->total);
-		frag = bpf_htons(0x4000);
+		frag = bpf_htons(GW_DF);
 		if (f->ctl.flags & GW_TUNNEL_DF_CLEAR || (f->ctl.flags & GW_TUNNEL_DF_COPY && !f->df)) {
 			id = (__u16)bpf_get_prandom_u32();
 			frag = 0;

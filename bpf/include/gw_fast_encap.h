@@ -109,7 +109,7 @@ __noinline int gw_fast_encap4(struct xdp_md *ctx, struct gw_flow4 *r, __u64 hash
 		gw_set_tos4(ip, gw_marked(mark, ip->tos));
 	e.entropy = (__u32)(hash >> 8) & 0xFFFFF;
 	e.tos = ip->tos;
-	e.df = !!(ip->frag & bpf_htons(0x4000));
+	e.df = !!(ip->frag & bpf_htons(GW_DF));
 
 	t.proto = ip->proto;
 	gw_rewrite4(ip, &t, r, f.action);

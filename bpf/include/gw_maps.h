@@ -57,6 +57,18 @@ struct {
 	__type(value, struct gw_nat_line);
 } gw_nat_ports SEC(".maps");
 
+/*
+ * What translated IPv4 datagrams are numbered by: counters that XDP and workers draw from, by destination. They outlive
+ * the daemon, so no number comes again early.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GW_IP_IDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} gw_ip_ids SEC(".maps");
+
 /* AF_XDP sockets of the workers: dev * GW_QUEUES_PER_DEV + queue. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);

@@ -8,6 +8,7 @@
 
 #include "gw_check.h"
 #include "gw_parse.h"
+#include "gw_table.h"
 
 /*
  * Adds a ones' complement sum to a stored checksum (RFC 1624), folded once: at most 0xFFFF for a
@@ -99,6 +100,39 @@ static __always_inline __u8 gw_marked(__u8 mark, __u8 tos)
 	return mark << 2 | (tos & GW_ECN);
 }
 
+/*
+ * The next number of a datagram to a destination as loaded from the packet, in network order. All destinations that the
+ * record translates count as one. As `Identifications` of the workers has it. A program of its own to the verifier.
+ */
+__noinline __u32 gw_next_id(__u32 dst, __u64 action)
+{
+	__u32 to = GW_ACTION_HAS(action, GW_FLOW_DNAT) ? 0 : dst;
+	__u64 h = gw_mix(gw_mix(gw_shared.control.seed, to, GW_HASH_M1), 0, GW_HASH_M2);
+	__u32 slot = h % GW_IP_IDS;
+	__u64 *counter = bpf_map_lookup_elem(&gw_ip_ids, &slot);
+
+	return counter ? bpf_htons(__sync_fetch_and_add(counter, 1) + (h >> 32)) : 0;
+}
+
+/*
+ * With another source a datagram that may become fragments gets another identification, which must not be that of
+ * another host behind the same address (RFC 6864 5.3.1). Before the addresses change.
+ */
+static __always_inline void gw_renumber(struct gw_ip4 *ip, __u64 action)
+{
+	/* DF, inverted, at the place of GW_FLOW_SNAT in the action: the verifier would follow two tests apart. */
+	__u64 needed = (__u64)(~ip->frag & bpf_htons(GW_DF)) << 34 & action;
+	__u16 id;
+
+	_Static_assert((__u64)0x40 << 34 == (__u64)GW_FLOW_SNAT << 40, "DF as loaded is 0x40");
+	asm volatile("" : "+r"(needed));
+	if (likely(!needed))
+		return;
+	id = gw_next_id(ip->dst, action);
+	ip->check = gw_plus_zero(gw_sum_add(ip->check, (__u32)ip->id + (__u16)~id));
+	ip->id = id;
+}
+
 static __always_inline void gw_rewrite4(struct gw_ip4 *ip, const struct gw_transport *t, const struct gw_flow4 *r,
 					__u64 action)
 {
@@ -106,6 +140,7 @@ static __always_inline void gw_rewrite4(struct gw_ip4 *ip, const struct gw_trans
 	__u32 delta = bpf_htons(0x0100);
 
 	if (GW_ACTION_NAT(action)) {
+		gw_renumber(ip, action);
 		*gw_u64(&ip->src) = *(const __u64 *)&r->new_saddr;
 		delta += r->l3_delta;
 		gw_translate_l4(t, *(const __u32 *)&r->new_sport, r->l4_delta);

@@ -315,7 +315,7 @@ static __always_inline bool gw_answer_syn(struct xdp_md *ctx, __u32 l3, const st
 		h->tos = 0;
 		h->len = bpf_htons(sizeof(*h) + sizeof(*s));
 		h->id = 0;
-		h->frag = bpf_htons(0x4000);
+		h->frag = bpf_htons(GW_DF);
 		h->ttl = 64;
 		h->proto = GW_TCP;
 		h->check = 0;

@@ -194,7 +194,7 @@ static __always_inline int gw_tunnel_forward4(struct xdp_md *ctx, struct gw_pack
 	if (!r || !f->stats || !gw_same_ingress(r->key_l4, key.l4))
 		return GW_CONTINUE;
 	in.tos = ip->tos;
-	in.df = !!(ip->frag & bpf_htons(0x4000));
+	in.df = !!(ip->frag & bpf_htons(GW_DF));
 	epoch = GW_READ_ONCE(r->epoch);
 	f->action = gw_flow_action(r);
 	if (!gw_tunnel_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch, decap, &in))

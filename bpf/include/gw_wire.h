@@ -100,6 +100,7 @@ enum {
 	GW_TCP_ACK = 1 << 4,
 
 	GW_FRAG_OFFSET = 0x1FFF,
+	GW_DF = 0x4000,
 	GW_FRAG_ANY = 0x3FFF, /* offset or more-fragments */
 
 	GW_ECN = 3, /* lower bits of the TOS octet */

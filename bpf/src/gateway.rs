@@ -156,6 +156,11 @@ impl Gateway {
         self.mapped.nat_ports
     }
 
+    /// What translated IPv4 datagrams are numbered by, in XDP as in workers.
+    pub fn ip_ids(&self) -> &'static [AtomicU64] {
+        self.mapped.ip_ids
+    }
+
     /// Meters, which workers and XDP charge alike; number 0 is none.
     pub fn meters(&self) -> &'static [Meter] {
         self.mapped.meters

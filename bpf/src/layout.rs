@@ -212,6 +212,7 @@ mod tests {
         assert_eq!(c_define("GW_MAX_NEXTHOPS"), MAX_NEXTHOPS as u64);
         assert_eq!(c_define("GW_PORT_SLOTS"), PORT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_SLOTS"), NAT_SLOTS as u64);
+        assert_eq!(c_define("GW_IP_IDS"), sag_model::flow::IP_ID_COUNTERS as u64);
         assert_eq!(c_define("GW_NAT_LINES") * 8, NAT_SLOT_WORDS as u64);
         assert_eq!(c_define("GW_MAX_VRF") + 1, VrfNo::COUNT as u64);
         let vrf = VrfZone::new(Zone::Wan, VrfNo::new(63).unwrap());

@@ -37,6 +37,7 @@ maps! {
     local4 = gw_local4 "gw_local4",
     local6 = gw_local6 "gw_local6",
     nat_ports = gw_nat_ports "gw_nat_ports",
+    ip_ids = gw_ip_ids "gw_ip_ids",
     xsks = gw_xsks "gw_xsks",
     devs = gw_devs "gw_devs",
     flows4 = gw_flows4 "gw_flows4",

@@ -26,7 +26,7 @@ use sag_packet::parse::NetworkLayer;
 use sag_packet::partial;
 use sag_packet::proto::*;
 use sag_pipeline::Tables;
-use sag_pipeline::nat::NatState;
+use sag_pipeline::nat::{Identifications, NatState};
 use sag_pipeline::table::{FlowTable, Grace, TableMemory, index_buckets};
 use sag_testkit::{self as testkit, Outcome, Rig, Rng};
 use std::collections::BTreeMap;
@@ -95,7 +95,8 @@ impl Lab {
         let v4 = table(v4, seed, &c.index4);
         let v6 = table(v6, seed, &c.index6);
         self.gw.nat_ports().iter().for_each(|w| w.store(0, Relaxed));
-        let nat = Arc::new(NatState::new(v4.capacity(), self.gw.nat_ports(), seed));
+        let identifications = Identifications::new(self.gw.ip_ids(), seed);
+        let nat = Arc::new(NatState::new(v4.capacity(), self.gw.nat_ports(), identifications, seed));
         Tables { v4, v6, nat, first_fragments: Default::default() }
     }
 
@@ -144,6 +145,15 @@ impl Lab {
 
     fn meters(&self) -> metered::Memory {
         metered::Memory::of(&self.gw)
+    }
+
+    /// What the next datagrams are numbered by.
+    fn ip_ids(&self) -> Vec<u64> {
+        self.gw.ip_ids().iter().map(|c| c.load(Relaxed)).collect()
+    }
+
+    fn restore_ip_ids(&self, to: &[u64]) {
+        self.gw.ip_ids().iter().zip(to).for_each(|(c, n)| c.store(*n, Relaxed));
     }
 
     fn stats(&self) -> [PortStats; 4] {
@@ -245,6 +255,8 @@ pub struct Tally {
     packets: u64,
     forwarded: u64,
     translated: u64,
+    /// With another identification.
+    renumbered: u64,
     tagged: u64,
     /// Bytes behind the packet were cut off, without and with a translation.
     cut: u64,
@@ -291,6 +303,7 @@ impl Story<'_> {
         let start = records(&self.rig.pipe.tables);
         let meters = self.lab.meters();
         let began = meters.state();
+        let numbered = self.lab.ip_ids();
         // XDP reads the time once a jiffy, and the jiffy may be there just before the time is.
         let before_tick = tick().wrapping_sub(1);
         let ifindex = self.lab.devs[usize::from(dev)];
@@ -301,6 +314,8 @@ impl Story<'_> {
         restore(&self.rig.pipe.tables, &start);
         let charged = metered::change(&began, &meters.state());
         meters.restore(&began);
+        // Workers draw the number that XDP drew.
+        self.lab.restore_ip_ids(&numbered);
         let stats = self.lab.stats();
         let old = std::mem::replace(&mut self.stats, stats);
         let gained = since(xdp_books(&stats), xdp_books(&old));
@@ -398,6 +413,14 @@ impl Story<'_> {
         tally.forwarded += 1;
         let nat = Action::from_word(old.action).flags & (FLOW_SNAT | FLOW_DNAT) != 0;
         tally.translated += u64::from(nat);
+        if look.ethertype == ETHERTYPE_IPV4 {
+            let id = |frame: &[u8], l3: usize| [frame[l3 + 4], frame[l3 + 5]];
+            let sent_l3 = rules::look(sent).expect("forwarded").l3;
+            let renumbered = id(frame, look.l3) != id(sent, sent_l3);
+            let snat = Action::from_word(old.action).flags & FLOW_SNAT != 0;
+            assert!(!renumbered || snat && !p.dont_fragment, "{at}: it keeps its identification");
+            tally.renumbered += u64::from(renumbered);
+        }
         tally.tagged += u64::from(look.tagged);
         let cut = frame.len() > look.l3 + usize::from(p.ip_len);
         tally.cut += u64::from(cut && !nat);
@@ -526,6 +549,7 @@ fn xdp_does_what_the_pipeline_does() {
     assert!(spoofed.is_some_and(|n| *n > 100), "too few sources were forged");
     assert!(t.v6 > 50 && t.tagged > 50, "too little IPv6, or too few tags");
     assert!(t.vrfs > 200 && t.leaked > 200, "too little of VRFs");
+    assert!(t.renumbered > 100, "too few without DF: {}", t.renumbered);
     assert!(t.cut > 100 && t.cut_translated > 50, "too few with bytes behind the packet");
     assert!(t.punted.len() > 8 && t.kernel.contains_key("both") && !t.dropped.is_empty(), "too few outcomes");
 }

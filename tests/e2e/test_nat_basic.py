@@ -10,11 +10,12 @@ from harness.lab import Addresses as A
 from harness.nat import LAN2_OTHER, SPARE_EXPRESS, SPARE_WAN, forward, nat_config, receive, seen_as, silent, table, talk
 from harness.traffic import http_server, iperf
 from harness.waiting import TIMEOUT
-from harness.wire import ICMP, IP, Ether, IPv6, Raw, marked
+from harness.wire import ICMP, IP, UDP, Ether, IPv6, Raw, fragment, marked
 
 pytestmark = pytest.mark.sag
 
 WAN, INET, NARROW = A.GW_WAN[4], A.INET[4], A.NARROW[4]
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
 LAN1, LAN2, POP = A.LAN1[4], A.LAN2[4], A.POP[4]
 
 FORWARDS = (
@@ -457,6 +458,43 @@ def test_fragmented_udp(gw, lab, peers):
     client = peers.udp(lab.lan1, port=5401)
     for size in (1473, 3000, 8000):
         assert seen_as(client, server, (INET, 5400), data=bytes(range(250)) * (size // 250)) == (WAN, 5401)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)], ids=["forth", "back", "mixed"])
+def test_fragments_of_two_hosts_with_one_identification(gw, lab, peers, wire, order):
+    """Behind one address they are one sender to the server, whose kernel goes by the identification."""
+    server = peers.udp(lab.inet, INET, 5403)
+    hosts = ((lab.lan1, LAN1, "lan-a"), (lab.lan2, LAN2, "lan-b"))
+    sends, pieces = [], []
+    for n, (ns, address, port) in enumerate(hosts):
+        # A small one first: who is asked for Ethernet addresses keeps few fragments.
+        assert seen_as(peers.udp(ns, port=5410 + n), server, (INET, 5403)) == (WAN, 5410 + n)
+        payload = bytes([n]) * 3000
+        packet = Ether(src=ns.mac("eth0"), dst=lab.gw.mac(port)) / IP(src=address, dst=INET, id=77)
+        pieces.append(fragment(packet / UDP(sport=5410 + n, dport=5403) / Raw(payload), 1200))
+        sends.append(wire.sender(ns, "eth0").send)
+    for at in order:
+        for send, of_host in zip(sends, pieces):
+            send(of_host[at])
+    got = dict(reversed(server.recvfrom(4000)) for _ in hosts)
+    assert got == {(WAN, 5410 + n): bytes([n]) * 3000 for n in range(2)}
+
+
+def test_no_identification_comes_twice(gw, lab, peers, wire):
+    """Datagrams without DF of two hosts to one server, by XDP: each has a number of its own."""
+    server, outside = peers.udp(lab.inet, INET, 5404), wire.sniffer(lab.inet, "eth0")
+    clients = [peers.udp(ns, port=5412 + n) for n, ns in enumerate((lab.lan1, lab.lan2))]
+    for client in clients:
+        client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+        seen_as(client, server, (INET, 5404))
+    before = gw.status()["fastpath_packets"]
+    for _ in range(100):
+        for client in clients:
+            client.sendto(b"again", (INET, 5404))
+    packets = (Ether(frame) for frame in outside.drain())
+    ids = [p[IP].id for p in packets if UDP in p and p[UDP].dport == 5404 and "DF" not in p[IP].flags]
+    assert len(ids) >= 200 and len(set(ids)) == len(ids)
+    assert gw.status()["fastpath_packets"] - before > 150
 
 
 def test_fragmented_udp_by_a_forward(gw, lab, peers):

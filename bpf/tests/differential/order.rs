@@ -230,11 +230,12 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
         let (dev, frame) = frame(&mut d, &rig);
         let ours = dev == DEV_WAN && is_tunnels(&rig, &frame);
         let at = format!("SAG_SEED={seed}, packet {n}, device {dev}: {:02x?}", head(&frame));
-        let start = records(&rig.pipe.tables);
+        let (start, numbered) = (records(&rig.pipe.tables), lab.ip_ids());
         let ifindex = lab.devs[usize::from(dev)];
         let run = lab.gw.test_run(TestFrame { bytes: &frame, ifindex, queue: 0 }).unwrap();
         let by_xdp = records(&rig.pipe.tables);
         restore(&rig.pipe.tables, &start);
+        lab.restore_ip_ids(&numbered);
         assert!(lab.stats().iter().all(PortStats::balanced), "{at}");
         let inside = |rig: &Rig| {
             rig.snap.tunnels.iter().map(|t| rig.pipe.counters.tunnel(t.no).rx_packets.get()).sum::<u64>()

@@ -137,13 +137,14 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
             t.df,
             head(&frame)
         );
-        let start = records(&rig.pipe.tables);
+        let (start, numbered) = (records(&rig.pipe.tables), lab.ip_ids());
         let run = lab
             .gw
             .test_run(TestFrame { bytes: &frame, ifindex: lab.devs[usize::from(dev)], queue: 0 })
             .unwrap();
         let by_xdp = records(&rig.pipe.tables);
         restore(&rig.pipe.tables, &start);
+        lab.restore_ip_ids(&numbered);
         assert!(lab.stats().iter().all(PortStats::balanced), "{at}");
         if run.action == XDP_REDIRECT && run.note.is_none() {
             let (no, counted) = moved(&start, &by_xdp, &at).unwrap_or_else(|| panic!("{at}: not counted"));

@@ -10,7 +10,7 @@ use sag_model::flow::NextHopRecord;
 use sag_model::ids::Zone;
 use sag_model::meter::{METER_GROUPS, METERS, Meter, MeterGroup};
 use sag_model::{MacAddr, PortIdx};
-use sag_pipeline::nat::{NatState, POOL_WORDS, POOLS};
+use sag_pipeline::nat::{Identifications, NatState, POOL_WORDS, POOLS};
 use sag_pipeline::policy::{AclVerdict, Header, Tuple};
 use sag_pipeline::qos::MeterTable;
 use sag_pipeline::snapshot::Route;
@@ -873,7 +873,7 @@ fn compiling_leaves_shared_memory_as_it_is() {
     let (meters, sets) = meter_memory(METERS, METER_GROUPS);
     let shown: &'static [AtomicU64] = Vec::leak((0..POOLS * POOL_WORDS).map(|_| AtomicU64::new(0)).collect());
     let mut gateway = Gateway::over(NextHopTable::open(nexthops, 0), MeterTable::over(meters, sets, &[]));
-    gateway.records.nat = Arc::new(NatState::new(1000, shown, 1));
+    gateway.records.nat = Arc::new(NatState::new(1000, shown, Identifications::private(1), 1));
     gateway.compiler = Compiler::new(&gateway.records, Arc::default());
     let (nat, esp) = (gateway.records.nat.clone(), Arc::<sag_pipeline::tunnel::EspSaTable>::default());
     gateway.compiler.tunnels = TunnelCompiler::new(esp.clone());

@@ -16,7 +16,7 @@ mod shared;
 
 pub use action::{
     Action, EPOCH_NUMBER, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT,
-    FLOW_STATE_SHIFT, FlowAct, NAT_SLOT_WORDS, NAT_SLOTS, nat_port_bit, next_epoch,
+    FLOW_STATE_SHIFT, FlowAct, IP_ID_COUNTERS, NAT_SLOT_WORDS, NAT_SLOTS, nat_port_bit, next_epoch,
 };
 pub use index::{BUCKET_WORDS, Bucket, Geometry, Probe, RECORD_BITS};
 pub use key::{HASH_M1, HASH_M2, IngressId, Key4, Key6, L4_KEY, l4_word, vrf_zone};

@@ -191,6 +191,19 @@ pub fn decrement_ttl(frame: &mut [u8], p: &Parsed) {
     }
 }
 
+/// Sets the identification of an IPv4 header; its checksum follows (RFC 1624).
+#[inline]
+pub fn set_identification(frame: &mut [u8], p: &Parsed, id: u16) {
+    let ip = frame.get_mut(usize::from(p.l3)..);
+    let (Family::V4, Some(h)) = (p.family, ip.and_then(|ip| ip.first_chunk_mut::<IPV4_LEN>())) else {
+        return;
+    };
+    let (old, new) = (u16::from_ne_bytes([h[4], h[5]]), id.to_be());
+    h[4..6].copy_from_slice(&new.to_ne_bytes());
+    let check = u16::from_ne_bytes([h[10], h[11]]);
+    h[10..12].copy_from_slice(&checksum::apply(check, checksum::delta16(old, new)).to_ne_bytes());
+}
+
 /// Sets the DSCP. The ECN bits stay as they are (RFC 3168 5), the IPv4 header's checksum
 /// follows (RFC 1624).
 #[inline]

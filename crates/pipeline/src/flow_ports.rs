@@ -1,4 +1,4 @@
-//! Protocol, ports and message of a datagram, which its later fragments do not carry.
+//! Protocol, ports and message of a datagram, which its later fragments do not carry, and what they share otherwise.
 
 use sag_packet::Parsed;
 
@@ -13,12 +13,14 @@ pub struct FlowPorts {
     pub dport: u16,
     /// TCP flags or ICMP message ([`Parsed::message`]).
     pub message: u16,
+    /// The identification of an IPv4 datagram whose source is translated.
+    pub new_id: u16,
 }
 
 impl FlowPorts {
-    /// Of a parsed packet.
-    pub fn of(p: &Parsed) -> FlowPorts {
-        FlowPorts { proto: p.proto, sport: p.sport, dport: p.dport, message: p.message }
+    /// Of a parsed packet, with the identification that it gets with another source.
+    pub fn of(p: &Parsed, new_id: u16) -> FlowPorts {
+        FlowPorts { proto: p.proto, sport: p.sport, dport: p.dport, message: p.message, new_id }
     }
 
     /// Gives protocol, ports and message to a fragment that does not carry them.

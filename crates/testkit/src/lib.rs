@@ -18,7 +18,7 @@ mod tunnel;
 
 pub use acl::{Acl, RuleLimits};
 pub use net::{Net, host_mac, prefix};
-pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4};
+pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4, l3};
 pub use random::Rng;
 pub use rig::{Buffers, Outcome, Rig, Sent};
 pub use story::{StoryCounts, run_story};

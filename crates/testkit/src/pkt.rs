@@ -200,6 +200,17 @@ impl Pkt {
         p.link(host_mac(port, via), GATEWAY_MACS[port.index()], vlan).build()
     }
 
+    /// With the identification of what has become of it: NAT gives another one to IPv4 datagrams that are not atomic
+    /// (RFC 6864 section 5.3.1).
+    pub fn numbered_as(mut self, frame: &[u8]) -> Pkt {
+        const DF: u16 = 0x4000;
+        if self.src.is_ipv4() && self.frag & 0x7FFF != DF {
+            let ip = &frame[l3(frame)..];
+            self.id = u16::from_be_bytes([ip[4], ip[5]]);
+        }
+        self
+    }
+
     /// From one Ethernet address to another, with a VLAN tag unless `vlan` is 0.
     pub fn link(mut self, dmac: MacAddr, smac: MacAddr, vlan: u16) -> Pkt {
         (self.dmac, self.smac, self.tag) = (dmac, smac, (vlan != 0).then_some(vlan));

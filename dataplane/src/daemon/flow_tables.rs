@@ -8,7 +8,7 @@ use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geomet
 use sag_model::{Nanos, VrfNo, Zone};
 use sag_packet::parse::Family;
 use sag_pipeline::family::{FlowFamily, key_of_v4};
-use sag_pipeline::nat::{Endpoint, Events, NatState};
+use sag_pipeline::nat::{Endpoint, Events, Identifications, NatState};
 use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{DeferredFree, FlowTable, Grace, Resizer, TableMemory};
@@ -152,7 +152,8 @@ fn open_tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>, vrfs: &BTre
     };
     let v4 = open_table::<FlowRecord4>("IPv4", v4, seed, &control.index4, (grace, vrfs));
     let v6 = open_table::<FlowRecord6>("IPv6", v6, seed, &control.index6, (grace, vrfs));
-    let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
+    let identifications = Identifications::new(gateway.ip_ids(), seed);
+    let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), identifications, seed));
     Tables { v4, v6, nat, first_fragments: Default::default() }
 }
 

@@ -104,6 +104,9 @@ pub const fn nat_port_bit(slot: u8, udp: bool, port: u16) -> (usize, u64) {
     (slot as usize * NAT_SLOT_WORDS + proto + port as usize / 64, 1 << (port % 64))
 }
 
+/// Counters of IPv4 identifications (`gw_ip_ids`).
+pub const IP_ID_COUNTERS: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,7 +18,7 @@ const WORDS: usize = 7;
 struct Place {
     /// Goes up by two with every change, and is odd while one is made.
     version: AtomicU64,
-    /// The datagram, four words and a half; protocol, ports and message; when.
+    /// The datagram, four words and a half, and its new identification; protocol, ports and message; when.
     words: [AtomicU64; WORDS],
 }
 
@@ -62,9 +62,10 @@ impl FirstFragmentCache {
         if version == 0 || version & 1 != 0 || place.version.load(Relaxed) != version {
             return None;
         }
-        let [.., of, since] = seen;
+        let [.., rest, of, since] = seen;
         let word = |n: u32| (of >> (16 * n)) as u16;
-        let ports = FlowPorts { proto: of as u8, sport: word(1), dport: word(2), message: word(3) };
+        let new_id = (rest >> 48) as u16;
+        let ports = FlowPorts { proto: of as u8, sport: word(1), dport: word(2), message: word(3), new_id };
         // Clocks of workers are a batch apart, either way.
         let fresh = now.0.saturating_sub(since) < TIMEOUT.as_nanos() as u64;
         (fresh && seen == words(key, ports, Nanos(since))).then_some(ports)
@@ -72,7 +73,10 @@ impl FirstFragmentCache {
 }
 
 fn words(key: &DatagramKey, p: FlowPorts, now: Nanos) -> [u64; WORDS] {
-    let rest = u64::from(key.id) | u64::from(key.proto) << 32 | u64::from(key.zone) << 40;
+    let rest = u64::from(key.id)
+        | u64::from(key.proto) << 32
+        | u64::from(key.zone) << 40
+        | u64::from(p.new_id) << 48;
     let ports =
         u64::from(p.proto) | u64::from(p.sport) << 16 | u64::from(p.dport) << 32 | u64::from(p.message) << 48;
     [key.src as u64, (key.src >> 64) as u64, key.dst as u64, (key.dst >> 64) as u64, rest, ports, now.0]
@@ -88,7 +92,13 @@ mod tests {
     }
 
     fn ports(n: u32) -> FlowPorts {
-        FlowPorts { proto: n as u8, sport: n as u16, dport: !n as u16, message: (n >> 3) as u16 }
+        FlowPorts {
+            proto: n as u8,
+            sport: n as u16,
+            dport: !n as u16,
+            message: (n >> 3) as u16,
+            new_id: (n * 7) as u16,
+        }
     }
 
     #[test]

@@ -111,7 +111,7 @@ struct Entry {
 const NO_KEY: DatagramKey = DatagramKey { src: 0, dst: 0, id: 0, proto: 0, zone: 0 };
 const NO_ENTRY: Entry = Entry {
     key: NO_KEY,
-    ports: FlowPorts { proto: 0, sport: 0, dport: 0, message: 0 },
+    ports: FlowPorts { proto: 0, sport: 0, dport: 0, message: 0, new_id: 0 },
     state: State::Free,
     since: Nanos::ZERO,
     seen: Nanos::ZERO,

@@ -8,10 +8,10 @@ const ARRIVAL: Arrival = Arrival {
     ingress: PortIdx(0),
     tunnel: None,
     since: Nanos::ZERO,
-    ports: FlowPorts { proto: 0, sport: 0, dport: 0, message: 0 },
+    ports: FlowPorts { proto: 0, sport: 0, dport: 0, message: 0, new_id: 0 },
     from: Requester::NONE,
 };
-const PORTS: FlowPorts = FlowPorts { proto: 17, sport: 1, dport: 2, message: 0 };
+const PORTS: FlowPorts = FlowPorts { proto: 17, sport: 1, dport: 2, message: 0, new_id: 3 };
 const NO_ROOM: Followed = Followed::Refused(DropReason::FragmentTableFull);
 
 fn span(start: u16, end: u16, last: bool) -> Span {

@@ -10,6 +10,7 @@ mod blocks;
 mod event;
 mod hairpin;
 mod hosts6;
+mod identification;
 mod mapped;
 mod nat64;
 mod npt;
@@ -24,6 +25,7 @@ mod wan;
 
 pub use event::{Event, Events, Released, SessionTuple};
 pub use hosts6::is_number;
+pub use identification::Identifications;
 pub use mapped::{AdmitError, HoldError, PeerPrefix, PortRequest};
 pub use nat64::{Nat64, Nat64Spec, Refused64};
 pub use pairs::{Held, Pooling, SnatEntry};
@@ -94,6 +96,8 @@ pub struct NatState {
     sessions: u32,
     xdp_port_bitmap: &'static [AtomicU64],
     seed: u64,
+    /// What translated datagrams are numbered by.
+    pub identifications: Identifications,
     /// Counters of NAT as a whole.
     pub totals: Totals,
 }
@@ -139,8 +143,13 @@ pub struct Lease {
 
 impl NatState {
     /// For so many sessions. `xdp_port_bitmap` is the map in which XDP looks up ports: [`POOL_WORDS`] for each
-    /// of [`POOLS`].
-    pub fn new(sessions: u32, xdp_port_bitmap: &'static [AtomicU64], seed: u64) -> NatState {
+    /// of [`POOLS`]. `identifications` draws from the counters that XDP draws from.
+    pub fn new(
+        sessions: u32,
+        xdp_port_bitmap: &'static [AtomicU64],
+        identifications: Identifications,
+        seed: u64,
+    ) -> NatState {
         let words = sessions as usize * 2;
         let buckets = words.div_ceil(BUCKET_WORDS).next_power_of_two();
         // Lives as long as the process, like the flow table.
@@ -157,13 +166,15 @@ impl NatState {
             sessions,
             xdp_port_bitmap,
             seed,
+            identifications,
             totals: Totals::default(),
         }
     }
 
     /// Without XDP.
     pub fn private(sessions: u32) -> NatState {
-        NatState::new(sessions, &[], 0x5EED)
+        const SEED: u64 = 0x5EED;
+        NatState::new(sessions, &[], Identifications::private(SEED), SEED)
     }
 
     /// Every pool there is.

@@ -109,7 +109,9 @@ impl Pipeline {
         let Some(no) = out.record else { return Ok(()) };
         let table = R::table(&self.tables);
         let r = table.record(no);
-        if R::nat_flags(&r.key(), &r.translated()) != 0 {
+        let flags = R::nat_flags(&r.key(), &r.translated());
+        if flags != 0 {
+            self.renumber::<R>(out.s, flags, f);
             if out.is_error {
                 r.rewrite_error(f.bytes_mut(), &out.s.p)?;
             } else {

@@ -33,15 +33,17 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::FragmentOverlap);
         };
         let key = DatagramKey::of(&s.p, f.bytes(), s.zone);
-        match self.fragments.datagrams.follow(&key, &span, FlowPorts::of(&s.p), now) {
+        s.new_id = if span.is_first() { self.identification(snap, s, f.bytes()) } else { 0 };
+        let ports = FlowPorts::of(&s.p, s.new_id);
+        match self.fragments.datagrams.follow(&key, &span, ports, now) {
             Followed::First(no) => {
                 if !self.fragments.alone {
-                    self.tables.first_fragments.publish(&key, FlowPorts::of(&s.p), now);
+                    self.tables.first_fragments.publish(&key, ports, now);
                 }
                 let mut verdict = self.process_slow::<R>(env, s, f, emit, now);
                 if self.fragments.datagrams.waits_for(no) {
                     verdict = self.send_ahead(s, verdict, f, emit);
-                    self.release_behind(snap, now, no, FlowPorts::of(&s.p), emit);
+                    self.release_behind(snap, now, no, ports, emit);
                 }
                 self.fragments.datagrams.finish(no);
                 verdict
@@ -85,6 +87,7 @@ impl Pipeline {
     /// Makes a fragment one of the flow with these ports.
     pub(super) fn belongs(&self, s: &mut BatchEntry, frame: &[u8], ports: FlowPorts) {
         ports.give(&mut s.p);
+        s.new_id = ports.new_id;
         s.hash = match s.p.family {
             Family::V4 => self.tables.v4.hash(&s.p.key4(s.zone)),
             Family::V6 => self.tables.v6.hash(&s.p.key6(frame, s.zone)),

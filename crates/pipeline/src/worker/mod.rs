@@ -11,6 +11,7 @@ mod new_connection;
 mod parts;
 mod pending_neighbors;
 mod probe;
+mod renumber;
 mod rule_hits;
 mod session_create;
 mod session_port;
@@ -38,7 +39,6 @@ use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::{self, FrameMut};
-use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -111,6 +111,8 @@ struct BatchEntry {
     /// Bytes of the received frame in front of it, those of the tunnel.
     skip: u16,
     zone: VrfZone,
+    /// A fragment's identification with another source, the same for all of its datagram.
+    new_id: u16,
     /// It got past ingress: the fields above are its own.
     alive: bool,
 }
@@ -134,6 +136,7 @@ const NO_ENTRY: BatchEntry = BatchEntry {
     tunnel: None,
     skip: 0,
     zone: VrfZone::new(Zone::Lan, VrfNo::DEFAULT),
+    new_id: 0,
     alive: false,
 };
 
@@ -167,8 +170,6 @@ pub struct Pipeline {
     syn_proxy: SynProxy,
     buffers: Buffers,
     random: Random,
-    /// The last identification of an IPv4 packet that was one of IPv6.
-    ip_id: Cell<u16>,
 }
 
 impl Pipeline {
@@ -186,7 +187,6 @@ impl Pipeline {
             syn_proxy: SynProxy::new(),
             buffers: Buffers::new(),
             random: Random::new(AddrHash::default().hash_one(worker)),
-            ip_id: Cell::new(AddrHash::default().hash_one(!worker) as u16),
         }
     }
 
@@ -393,6 +393,7 @@ impl Pipeline {
             &crossed
         } else {
             if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {
+                self.renumber::<R>(s, action.flags, f);
                 r.rewrite(f.bytes_mut(), &s.p);
             }
             s

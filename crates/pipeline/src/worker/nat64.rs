@@ -13,9 +13,9 @@ use crate::tables::SharedTable;
 use sag_model::DropReason;
 use sag_model::flow::{FlowRecord6, RecordNo};
 use sag_packet::nat64::{self, Ends4, Ends6, MIN_MTU6, Untranslatable, length_in_v4, length_in_v6};
-use sag_packet::parse::{Family, L4, Parsed};
+use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::ICMPV6;
-use sag_packet::rewrite::FrameMut;
+use sag_packet::rewrite::{self, FrameMut};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
 
@@ -160,10 +160,23 @@ impl Pipeline {
             (Family::V6, IpAddr::V4(src), IpAddr::V4(dst)) if is_error => {
                 let (outer, quoted) = (Ends4 { src, dst, ports }, Ends4 { src: dst, dst: src, ports: back });
                 let mtu = mtu.min(here.saturating_sub(20));
-                nat64::error_to_v4(f, &s.p, &outer, &quoted, (mtu, self.next_ip_id()))
+                nat64::error_to_v4(
+                    f,
+                    &s.p,
+                    &outer,
+                    &quoted,
+                    (mtu, self.tables.nat.identifications.next(Some(dst))),
+                )
             }
             (Family::V6, IpAddr::V4(src), IpAddr::V4(dst)) => {
-                nat64::to_v4(f, &s.p, &Ends4 { src, dst, ports }, self.next_ip_id())
+                let whole = s.p.fragment == Fragment::Whole;
+                let id = if whole { self.tables.nat.identifications.next(Some(dst)) } else { s.new_id };
+                let p = nat64::to_v4(f, &s.p, &Ends4 { src, dst, ports }, id);
+                if let (Ok(p), false) = (&p, whole) {
+                    // Hosts behind the address may share the low half of that of IPv6 (RFC 6864 section 5.3.1).
+                    rewrite::set_identification(f.bytes_mut(), p, id);
+                }
+                p
             }
             (Family::V4, IpAddr::V6(src), IpAddr::V6(dst)) if is_error => {
                 // A router that has no address behind the prefix speaks with that of the session's far end.
@@ -187,13 +200,6 @@ impl Pipeline {
             _ => Err(Untranslatable::Kind),
         };
         Ok(BatchEntry { p: p.map_err(reason)?, ..*s })
-    }
-
-    /// The identification of the next IPv4 packet that was one of IPv6.
-    fn next_ip_id(&self) -> u16 {
-        let id = self.ip_id.get().wrapping_add(1);
-        self.ip_id.set(id);
-        id
     }
 
     /// A session that an IPv6 host begins with one of IPv4, or the other way, or with another of IPv6 by its external

@@ -166,7 +166,7 @@ impl Pipeline {
         };
         let from = self.neighbors.limits.requester(ingress, src, class);
         let established = s.found.is_some() || key.1 != snap.nat.called(s.p.dst(frame));
-        let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p), from };
+        let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p, s.new_id), from };
         let rates = (now, snap.options.requests);
         match self.neighbors.hold(rates, &Unresolved { key, src, established }, arrival, frame) {
             Ok(()) => {

@@ -271,7 +271,10 @@ pub fn errors_from_inside_come_from_the_outside_address() {
                 let e = error_about(&went, from, k, quote).into_port(LAN);
                 let want = error_about(&came, WAN_IP, k, quote);
                 match r.send(&e) {
-                    Outcome::Tx(port, f) => assert_eq!((port, f), (WAN, want.forwarded(WAN, ISP)), "{e:?}"),
+                    Outcome::Tx(port, f) => {
+                        let want = left(&e, want, &f).forwarded(WAN, ISP);
+                        assert_eq!((port, f), (WAN, want), "{e:?}");
+                    }
                     other => panic!("{other:?}: {e:?}"),
                 }
             }
@@ -327,12 +330,13 @@ pub fn hairpinned_errors() {
         ] {
             let f = r.send(&from_its_side(&p));
             let e = ends4(f.frame()).0;
-            let went = p.clone().ttl(63).between(e, inside);
+            // The server has seen another identification, and quotes that.
+            let went = p.clone().ttl(63).between(e, inside).numbered_as(f.frame());
             for (k, quote) in [((3, 3, 0), 28), ((3, 4, 1280), 576)] {
                 // The server refuses what it got; the client sees the server's outside address refuse
                 // what it sent.
                 let error = error_about(&went, HOST, k, quote);
-                let want = error_about(&p.clone().ttl(63), WAN_IP, k, quote);
+                let want = error_about(&p.clone().ttl(63).numbered_as(f.frame()), WAN_IP, k, quote);
                 error_becomes(&mut r, &error, &want);
             }
         }

@@ -4,6 +4,7 @@
 //! --test nat_conformance` writes it. Every proof is a test of its own, too.
 
 mod icmp;
+mod identification;
 mod kit;
 mod nat64;
 mod table;

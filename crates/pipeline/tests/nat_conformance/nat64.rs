@@ -32,7 +32,7 @@ fn crosses(r: &mut Rig, pkt: &Pkt, want: &Pkt, (port, via): (PortIdx, &str)) {
     match r.send(pkt) {
         Outcome::Tx(p, f) => {
             let mut want = want.clone();
-            if want.src.is_ipv4() && want.frag & 0x3FFF == 0 {
+            if want.src.is_ipv4() {
                 want.id = u16::from_be_bytes([f[18], f[19]]);
             }
             let want = want.forwarded(port, via);

@@ -684,13 +684,21 @@ pub const TABLE: &[Requirement] = &[
         "10a",
         Should,
         "Identifications of translated packets are unique to the outside address (RFC 6864 section 5.3.1)",
-        Proof::Partly(
-            tests!(updates::atomic_datagrams_keep_their_identification),
-            "Those of atomic datagrams (DF set, whole), nearly all of today's, mean nothing and may be equal (RFC 6864 \
-             section 4.1). Others stay as hosts chose them, as with Linux: two hosts' can meet at one destination \
-             within a reassembly time, and then only a fragment of one that is lost is filled by the other's, which \
-             the transport checksum finds. XDP would need a counter shared by all cores for each outside address. \
-             Hurt is who sends large datagrams without DF at a high rate from behind one address (RFC 4963)",
+        Proof::Remarked(
+            tests!(
+                identification::hosts_behind_an_address_never_use_one_twice,
+                identification::fragments_of_a_datagram_have_one_and_no_other_has_it,
+                identification::held_fragments_have_that_of_their_datagram,
+                identification::what_the_gateway_splits_is_numbered_first,
+                identification::called_by_two_addresses,
+                identification::hosts_of_ipv6_count_along,
+                identification::only_what_is_or_may_become_fragments_is_numbered_anew,
+                updates::atomic_datagrams_keep_their_identification
+            ),
+            "All that may be in fragments gets another one, counted by destination in XDP and workers together; those \
+             of atomic datagrams (DF set, whole) mean nothing and stay (RFC 6864 section 4.1). After 65,536 datagrams \
+             to a destination they begin again, as with a single host (RFC 4963). What the gateway's own programs send \
+             without DF the kernel numbers",
         ),
     ),
     row(

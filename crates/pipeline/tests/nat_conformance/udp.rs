@@ -425,7 +425,13 @@ fn fragments(p: &Pkt, src: sag_pipeline::nat::Endpoint, dst: sag_pipeline::nat::
 #[track_caller]
 fn fragment_becomes(r: &mut Rig, p: &Pkt, want: &Pkt) {
     let (port, via) = way_to(&want.dst.to_string());
-    assert_eq!(r.send(&from_its_side(p)), Outcome::Tx(port, want.forwarded(port, &via)));
+    match r.send(&from_its_side(p)) {
+        Outcome::Tx(to, f) => {
+            let want = left(p, want.clone(), &f).forwarded(port, &via);
+            assert_eq!((to, f), (port, want), "{p:?}");
+        }
+        other => panic!("{other:?}: {p:?}"),
+    }
 }
 
 #[test]
@@ -456,20 +462,21 @@ pub fn fragments_in_order() {
 #[track_caller]
 fn in_order(r: &mut Rig, fragments: &[(Pkt, Pkt)], order: &[usize]) {
     let (port, via) = way_to(&fragments[0].1.dst.to_string());
-    let mut left = Vec::new();
+    let mut sent = Vec::new();
     for &i in order {
         match r.send(&from_its_side(&fragments[i].0)) {
-            Outcome::Tx(p, f) => left.push((p, f)),
+            Outcome::Tx(p, f) => sent.push((p, f)),
             Outcome::Held | Outcome::Emitted => {}
             other => panic!("fragment {i} of {order:?}: {other:?}"),
         }
-        left.extend(r.emitted());
+        sent.extend(r.emitted());
     }
-    let mut want: Vec<_> = fragments.iter().map(|(_, w)| (port, w.forwarded(port, &via))).collect();
-    assert_eq!(left[0], want[0], "{order:?}");
-    left.sort();
+    let want = fragments.iter().map(|(p, w)| (port, left(p, w.clone(), &sent[0].1).forwarded(port, &via)));
+    let mut want: Vec<_> = want.collect();
+    assert_eq!(sent[0], want[0], "{order:?}");
+    sent.sort();
     want.sort();
-    assert_eq!(left, want, "{order:?}");
+    assert_eq!(sent, want, "{order:?}");
 }
 
 #[test]
@@ -546,7 +553,7 @@ pub fn a_checksum_that_is_not_there_is_not_made() {
         let o = r.send(&p);
         let mut want = p.clone().between(e, end(FAR, 53));
         want.l4[6..8].fill(0);
-        assert_eq!(o.frame(), want.forwarded(WAN, ISP));
+        assert_eq!(o.frame(), left(&p, want, o.frame()).forwarded(WAN, ISP));
     }
 }
 

@@ -52,6 +52,7 @@ fn nat_does_what_the_model_says() {
         "error translated",
         "error untranslated",
         "fragmented",
+        "numbered anew",
         "commit",
         "kernel",
         "nat-filtered",

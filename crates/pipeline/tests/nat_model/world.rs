@@ -62,6 +62,8 @@ pub struct World {
     tables: Arc<Tables>,
     rng: Rng,
     ids: u16,
+    /// Identifications that the receiver of a translated datagram has seen of its source.
+    seen_ids: BTreeSet<(IpAddr, IpAddr, u8, u16)>,
     /// Every binding that ever admitted somebody: none may do so at the end.
     filter_entries: BTreeSet<(Place, Ipv4Addr)>,
     pub tally: Tally,
@@ -161,6 +163,7 @@ impl World {
             tables,
             rng,
             ids: 0,
+            seen_ids: BTreeSet::new(),
             filter_entries: BTreeSet::new(),
             tally: Tally::default(),
         }
@@ -375,11 +378,12 @@ impl World {
                 self.tally.count(reason.name());
             }
             Seen::Out { src, dst } => {
-                let (port, want) = expected(&pkt, src, dst);
+                let (port, _, via) = way(dst.addr);
                 match &outcome {
                     Outcome::Tx(by, f) => {
                         assert_eq!((ends4(f), by), ((src, dst), &port), "{}", context());
-                        assert_eq!(*f, want, "{}", context());
+                        let want = self.numbered(&pkt, between(&pkt, src, dst), src != p.src, f);
+                        assert_eq!(*f, want.forwarded(port, &via), "{}", context());
                     }
                     other => panic!("{other:?} and not {src:?} to {dst:?}: {}", context()),
                 }
@@ -398,6 +402,18 @@ impl World {
         assert_eq!(emitted, want, "{}", context());
     }
 
+    /// A packet as it must have left as `frame`: with a new identification if its source is another one and it is not
+    /// atomic, which the receiver has not seen before.
+    fn numbered(&mut self, came: &Pkt, want: Pkt, translated: bool, frame: &[u8]) -> Pkt {
+        let want = if translated { want.numbered_as(frame) } else { want };
+        if translated && came.frag != 0x4000 {
+            let new = self.seen_ids.insert((want.src, want.dst, want.proto, want.id));
+            assert!(new, "identification {:#06x} came before: {came:?}", want.id);
+            self.tally.count("numbered anew");
+        }
+        want
+    }
+
     /// The same packet in two fragments, if it is worth it.
     fn fragments(&mut self, p: &Packet, pkt: &Pkt, src: Endpoint, dst: Endpoint) {
         let lives = self.model.sessions.values().any(|s| {
@@ -411,7 +427,7 @@ impl World {
         pkt.frag = 0;
         self.ids = self.ids.wrapping_add(1);
         self.model.packet(p);
-        let whole = between(&pkt, src, dst);
+        let mut whole = between(&pkt, src, dst);
         let (port, _, via) = way(dst.addr);
         let mut order = [0, 296];
         if self.rng.once_in(2) {
@@ -425,6 +441,8 @@ impl World {
             }
             left.extend(rig.emitted());
         }
+        // Both have one identification.
+        whole = self.numbered(&pkt, whole, src != p.src, &left[0].1);
         let want = [0, 296].map(|at| (port, whole.fragment(at, 296 + at).forwarded(port, &via)));
         assert_eq!(left, want, "fragments of {p:?} in the order {order:?}");
         self.tally.count("fragmented");
@@ -480,7 +498,9 @@ impl World {
             ErrorSeen::Out { src, dst, quote, .. } => {
                 let want = outer(&src.to_string(), dst, &about.clone().between(quote.0, quote.1));
                 let (port, _, via) = way(dst);
-                assert_eq!(outcome, Outcome::Tx(port, want.forwarded(port, &via)), "{}", context());
+                let Outcome::Tx(by, f) = &outcome else { panic!("{outcome:?}: {}", context()) };
+                let want = self.numbered(&error, want, src != addr(sender), f);
+                assert_eq!((by, f), (&port, &want.forwarded(port, &via)), "{}", context());
                 let same = (src, dst) == (addr(sender), quoted.src.addr) && quote == (quoted.src, quoted.dst);
                 self.tally.count(if same { "error untranslated" } else { "error translated" });
             }
@@ -589,11 +609,6 @@ fn between(pkt: &Pkt, src: Endpoint, dst: Endpoint) -> Pkt {
         out.l4[6..8].fill(0);
     }
     out
-}
-
-fn expected(pkt: &Pkt, src: Endpoint, dst: Endpoint) -> (PortIdx, Vec<u8>) {
-    let (port, _, via) = way(dst.addr);
-    (port, between(pkt, src, dst).forwarded(port, &via))
 }
 
 /// The error that a sender gets who is refused for want of a port or by its limit.

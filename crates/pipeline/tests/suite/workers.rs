@@ -94,7 +94,7 @@ fn fragments_of_one_datagram_at_several_workers() {
     let behind_nat = || {
         use sag_pipeline::nat::Behavior::EndpointIndependent;
         let mut n = Net::branch();
-        n.snat("192.168.1.0/24", "203.0.113.2", EndpointIndependent, EndpointIndependent);
+        n.wan_snat(WAN, EndpointIndependent, EndpointIndependent);
         n
     };
     let t = tables(100, Grace::immediate());
@@ -106,11 +106,19 @@ fn fragments_of_one_datagram_at_several_workers() {
     ] {
         let of = |at| whole.fragment(at, 48);
         assert_eq!(b.send(&of(48)), Outcome::Held);
-        assert!(a.send(&of(0)).is_tx());
+        let first = a.send(&of(0));
         b.poll();
         let sent = std::mem::take(&mut b.sent.frames);
         assert_eq!(sent.len(), 1, "released by what the other worker has seen");
-        assert!(b.send(&of(96)).is_tx(), "and what comes later does not wait");
+        let last = b.send(&of(96));
+        assert!(last.is_tx(), "and what comes later does not wait");
+        if whole.src.is_ipv4() {
+            let ids = [first.frame(), &sent[0].1, last.frame()].map(|f| [f[18], f[19]]);
+            assert!(
+                ids == [ids[0]; 3] && ids[0] != whole.id.to_be_bytes(),
+                "one number, and a new one: {ids:x?}"
+            );
+        }
         let before = t.v4.live() + t.v6.live();
         assert_eq!(
             a.send(&of(0)),
