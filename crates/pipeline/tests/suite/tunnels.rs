@@ -6,6 +6,7 @@ use sag_model::config::{FragmentAt, OuterDf, OuterDscp, ReversePath};
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, NetworkLayer};
 use sag_packet::proto::*;
+use sag_pipeline::nat::Behavior;
 use sag_pipeline::tunnel::Tunnel;
 use sag_testkit::*;
 use std::net::IpAddr;
@@ -351,6 +352,75 @@ fn segments_are_asked_to_fit() {
     back[20..24].copy_from_slice(&[0, 2, 0, 1]);
     let back = r.frame(DEV_WAN, &inward(&t, &back, 0));
     assert_eq!(mss(back.frame()), 1410);
+}
+
+/// An IPv6 host calls an IPv4 one behind a tunnel (RFC 6146): what is inside is of IPv4, and sizes are those of the
+/// tunnel, 20 bytes more where the packet is of IPv6.
+#[test]
+fn nat64_goes_through_every_kind() {
+    const HOST: &str = "2001:db8:1::10";
+    const FAR: &str = "2001:db8:64::a1e:1";
+    const OWN: &str = "203.0.113.50";
+    for (encap, outer) in kinds() {
+        let t = tunnel(encap, outer);
+        let mut net = Net::branch();
+        net.tunnel(t.clone());
+        net.nat64("2001:db8:64::/96", &[OWN], Behavior::AddressDependent);
+        let mut r = Rig::new(net);
+        let inside = |out: &Outcome| {
+            let Outcome::Tx(WAN, frame) = out else { panic!("{encap:?} over {outer}: {out:?}") };
+            parsed(frame).ip(frame)[usize::from(t.overhead())..].to_vec()
+        };
+        let came = |r: &mut Rig, p: &Pkt| match r.frame(DEV_WAN, &inward(&t, &p.ip(), 0)) {
+            Outcome::Tx(LAN, frame) => frame,
+            other => panic!("{encap:?} over {outer}: {other:?}"),
+        };
+        // By the slow path, and by the record.
+        for n in 0..3 {
+            let got = inside(&r.send(&Pkt::udp(HOST, FAR, 1000, 2000).payload(100)));
+            let mut want = Pkt::udp(OWN, "10.30.0.1", 1000, 2000).payload(100).ttl(63);
+            want.id = u16::from_be_bytes([got[4], got[5]]);
+            assert_eq!(got, want.ip(), "{encap:?} over {outer}, packet {n}");
+            let frame = came(&mut r, &Pkt::udp("10.30.0.1", OWN, 2000, 1000).payload(60));
+            let want = Pkt::udp(FAR, HOST, 2000, 1000).payload(60);
+            assert_eq!(frame, want.forwarded(LAN, HOST), "{encap:?} over {outer}, answer {n}");
+        }
+        let syn = |src: &str, dst: &str, ports: (u16, u16), flags| {
+            let mut p = Pkt::tcp(src, dst, ports.0, ports.1, flags);
+            p.l4.splice(20..20, [2, 4, 5, 0xB4]);
+            p.l4[12] = 0x60;
+            p.fix_l4();
+            p
+        };
+        // Of both directions, for a segment and its headers are in the tunnel as IPv4.
+        let most = (t.inner_mtu() - 40).min(1460);
+        let got = inside(&r.send(&syn(HOST, FAR, (1, 2), TCP_SYN)));
+        assert_eq!(u16::from_be_bytes([got[42], got[43]]), most, "{encap:?} over {outer}");
+        let answer = syn("10.30.0.1", OWN, (2, 1), TCP_SYN | TCP_ACK);
+        let frame = {
+            let mut answer = answer;
+            answer.l4[8..12].copy_from_slice(&2u32.to_be_bytes());
+            answer.fix_l4();
+            came(&mut r, &answer)
+        };
+        let tcp = &frame[usize::from(parsed(&frame).l4_at)..];
+        assert_eq!(u16::from_be_bytes([tcp[22], tcp[23]]), most, "{encap:?} over {outer}");
+        // One byte too many is the sender's to know.
+        let fits = usize::from(t.inner_mtu()) + 20;
+        assert!(r.send(&Pkt::udp(HOST, FAR, 1000, 2000).payload(fits - 48)).is_tx());
+        assert_eq!(
+            r.send(&Pkt::udp(HOST, FAR, 1000, 2000).payload(fits - 47)),
+            Outcome::Drop(DropReason::MtuExceeded)
+        );
+        let (_, error) = r.emitted().pop().expect("an error");
+        let icmp = &error[usize::from(parsed(&error).l4_at)..];
+        assert_eq!(icmp[0], 2);
+        assert_eq!(
+            u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]),
+            fits as u32,
+            "{encap:?} over {outer}"
+        );
+    }
 }
 
 proptest! {
