@@ -33,7 +33,11 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::FragmentOverlap);
         };
         let key = DatagramKey::of(&s.p, f.bytes(), s.zone);
-        s.new_id = if span.is_first() { self.identification(snap, s, f.bytes()) } else { 0 };
+        if span.is_first() {
+            // A sender that uses its number again at once gets ours again: some of its fragments may have gone by it.
+            let again = self.first_elsewhere(&key, now).map(|p| p.new_id);
+            s.new_id = again.unwrap_or_else(|| self.identification(snap, s, f.bytes()));
+        }
         let ports = FlowPorts::of(&s.p, s.new_id);
         match self.fragments.datagrams.follow(&key, &span, ports, now) {
             Followed::First(no) => {
