@@ -493,6 +493,7 @@ impl Model {
                 return Seen::Drop { reason: DropReason::TcpOutOfWindow, told: false };
             }
             let anew = s.new_connection(way_of, p.what);
+            let mut judged = None;
             if let Some(how) = anew {
                 match self.first(p) {
                     First::Kernel => return Seen::Kernel,
@@ -502,7 +503,7 @@ impl Model {
                         self.end(no);
                         return self.begin(b);
                     }
-                    First::Begin(_) => {}
+                    First::Begin(b) => judged = Some(b),
                 }
             }
             // Where it goes is looked at first, then who it is for, then by which name it goes.
@@ -518,8 +519,11 @@ impl Model {
                     return Seen::Out { src, dst };
                 }
             }
-            if anew.is_some() {
+            // What was admitted while the session was there is not asked again: its filter entry has gone with it.
+            if let Some(b) = judged {
                 self.hold(&s);
+                self.end(no);
+                return self.begin(b);
             }
             self.end(no);
         }
