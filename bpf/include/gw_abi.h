@@ -447,6 +447,7 @@ enum gw_drop {
 	GW_DROP_TX_LOST = 89,
 	GW_DROP_NAT64_REFUSED = 90,
 	GW_DROP_NAT64_UNTRANSLATABLE = 91,
+	GW_DROP_TUNNEL_LOCAL_RATE = 92,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

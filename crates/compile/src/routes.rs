@@ -10,9 +10,10 @@ use crate::tunnels::TunnelCompiler;
 use crate::vrfs::VrfNumbers;
 use candidates::{Candidates, Liveness, Rank};
 use ipnet::IpNet;
-use sag_model::config::Config;
+use sag_model::config::{Config, TunnelIdx};
 use sag_model::{PortIdx, VrfNo};
 use sag_pipeline::snapshot::{Member, Route};
+use sag_pipeline::tunnel::TunnelNo;
 use sag_rtnl::{Nexthop, RouteKind, Table, Tables};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -100,6 +101,7 @@ pub(crate) fn collect(
         bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
     let of_table = kernel_tables(config, tables);
     disagreements(config, tables, problems);
+    let devices = TunnelDevices::of(config, tables, tunnels);
     for r in tables.routes_sorted() {
         // All routes of a VRF's own table are the VRF's, and are asked for as those of the main one.
         let (level, of_vrf) = match r.table {
@@ -118,7 +120,7 @@ pub(crate) fn collect(
         let mut way = KernelWay { liveness: Liveness::Usable, members: Vec::new(), foreign: Vec::new() };
         let route = match tables.kind_of(r) {
             RouteKind::Unicast => {
-                way = kernel_way(tables, r, &by_l3, bindings, &mut unused);
+                way = kernel_way((tables, r), &by_l3, bindings, &devices, &mut unused);
                 if way.members.is_empty() { Route::NotOurs } else { Route::Via(way.members) }
             }
             // A VRF has its own addresses from its ports.
@@ -200,6 +202,36 @@ fn vrf_of_interface(
     port.and_then(|p| bindings.get(p.index())).map_or(VrfNo::DEFAULT, |b| b.port.vrf)
 }
 
+/// The kernel's devices of tunnels: a route by one of them is a route into its tunnel.
+struct TunnelDevices<'c> {
+    by_ifindex: HashMap<u32, TunnelNo>,
+    tunnels: &'c TunnelCompiler,
+}
+
+impl<'c> TunnelDevices<'c> {
+    fn of(config: &Config, tables: &Tables, tunnels: &'c TunnelCompiler) -> TunnelDevices<'c> {
+        let by_ifindex = config.tunnels.iter().enumerate().filter_map(|(i, t)| {
+            let link = tables.link_named(t.device.as_deref()?)?;
+            let no = tunnels.number(config, TunnelIdx(i as u16))?;
+            (link.kind.as_deref() == Some("tun")).then_some((link.ifindex, no))
+        });
+        TunnelDevices { by_ifindex: by_ifindex.collect(), tunnels }
+    }
+
+    /// How far a next hop by such a device can be used. That is the tunnel's to say: the device has no carrier while no
+    /// daemon runs, which the tunnel survives.
+    fn liveness(&self, tables: &Tables, h: &Nexthop) -> Option<Liveness> {
+        let no = *self.by_ifindex.get(&h.ifindex)?;
+        let up = tables.link(h.ifindex).is_some_and(|l| l.up);
+        Some(match (up, self.tunnels.is_down(no)) {
+            (false, _) => Liveness::Dead,
+            (true, false) => Liveness::Usable,
+            (true, true) if h.dead => Liveness::Dead,
+            (true, true) => Liveness::LinkDown,
+        })
+    }
+}
+
 /// Where a route of the kernel leads.
 struct KernelWay {
     liveness: Liveness,
@@ -210,21 +242,21 @@ struct KernelWay {
 
 /// The next hops of a unicast route: those that are alive, else those by links without carrier, else the dead ones.
 fn kernel_way(
-    tables: &Tables,
-    r: &sag_rtnl::Route,
+    (tables, r): (&Tables, &sag_rtnl::Route),
     by_l3: &HashMap<u32, PortIdx>,
     bindings: &[PortBinding],
+    devices: &TunnelDevices<'_>,
     unused: &mut UnusedRoutes,
 ) -> KernelWay {
     let hops = tables.nexthops_of(r);
     let of = |h: &Nexthop| {
         let down =
             || by_l3.get(&h.ifindex).is_some_and(|p| !bindings.get(p.index()).is_some_and(|b| b.port.up));
-        match h {
+        devices.liveness(tables, h).unwrap_or_else(|| match h {
             h if h.dead => Liveness::Dead,
             h if h.linkdown || down() => Liveness::LinkDown,
             _ => Liveness::Usable,
-        }
+        })
     };
     let liveness = hops.iter().map(of).min().unwrap_or(Liveness::Usable);
     let mut way = KernelWay { liveness, members: Vec::new(), foreign: Vec::new() };
@@ -233,12 +265,16 @@ fn kernel_way(
         _ => None,
     };
     for h in hops.iter().filter(|h| of(h) == liveness) {
+        if let Some(&no) = devices.by_ifindex.get(&h.ifindex).filter(|_| !h.encap) {
+            way.members.push(Member::tunnel(no, h.weight));
+            continue;
+        }
         match by_l3.get(&h.ifindex) {
             Some(&port) if !h.encap => {
                 way.members.push(Member { mtu: mtu(r), source, ..Member::port(port, h.gateway, h.weight) });
             }
             port => {
-                if port.is_some() {
+                if port.is_some() || devices.by_ifindex.contains_key(&h.ifindex) {
                     unused.note(UnusedRoute::Encapsulation, r.dst);
                 }
                 way.foreign.push((h.ifindex, h.gateway, h.weight));

@@ -2,6 +2,7 @@
 
 mod kernel_routes;
 mod routes;
+mod tunnel_devices;
 mod vrfs;
 
 use super::*;

@@ -23,6 +23,9 @@ pub struct EspPlan {
     pub tunnels: Vec<(TunnelNo, config::Tunnel)>,
 }
 
+/// What is added to the metric of routes through a tunnel that is down.
+const DOWN: u32 = 1 << 31;
+
 /// What one tunnel was at the last compilation.
 #[derive(Debug)]
 struct Known {
@@ -143,8 +146,13 @@ impl TunnelCompiler {
         match at.map(|i| self.group.state(i, self.updated)) {
             None | Some(MemberState::Ready) => 0,
             Some(MemberState::HoldDown) => 1 << 30,
-            Some(MemberState::Down) => 1 << 31,
+            Some(MemberState::Down) => DOWN,
         }
+    }
+
+    /// Whether the far end of a tunnel does not answer any more.
+    pub(crate) fn is_down(&self, no: TunnelNo) -> bool {
+        self.metric_penalty(no) == DOWN
     }
 
     /// The number of a `[[tunnel]]`; `None`: it is not enforced.
@@ -202,6 +210,8 @@ fn tunnel(
         mtu: t.mtu,
         addrs4: t.addresses.iter().filter_map(v4).collect(),
         addrs6: t.addresses.iter().filter_map(v6).collect(),
+        device: t.device.is_some(),
+        device_rate: t.device_rate,
         sources: (!t.sources.is_empty()).then(|| {
             let own = t.addresses.iter().chain(&t.sources);
             Arc::new(Networks::new(own.map(|n| (n.addr(), n.prefix_len()))))

@@ -99,7 +99,7 @@ drop_reasons! {
     TunnelBadHeader = 60, "tunnel-bad-header", "tunnel header that does not parse, or whose checksum is wrong";
     TunnelEcn = 61, "tunnel-ecn", "congestion marked on the way, but the packet inside does not know ECN (RFC 6040 4.2)";
     TunnelDown = 62, "tunnel-down", "the tunnel is down, or no port leads to its remote address";
-    TunnelLocal = 63, "tunnel-local", "came through a tunnel for the gateway itself, which answers only echo requests there";
+    TunnelLocal = 63, "tunnel-local", "came for the gateway itself through a tunnel without a device, where it answers only echo requests";
     EspUnknownSpi = 64, "esp-unknown-spi", "ESP packet of no association of this gateway (RFC 4303 3.4.2)";
     EspTruncated = 65, "esp-truncated", "ESP packet too short, or not a multiple of four bytes";
     EspReplay = 66, "esp-replay", "ESP packet received before, or too old for the replay window (RFC 4303 3.4.3)";
@@ -128,6 +128,7 @@ drop_reasons! {
     TxLost = 89, "tx-lost", "sent by XDP, but the device by which it left has not taken it; counted at that device's first port, beside forwarded";
     Nat64Refused = 90, "nat64-refused", "IPv4 address behind a NAT64 prefix that is not reached so: private behind 64:ff9b::/96, a martian, the gateway's own; or called from a WAN";
     Nat64Untranslatable = 91, "nat64-untranslatable", "the other IP version has no such packet (RFC 7915): ICMP of one link or in fragments, UDP fragment without checksum, routing header in use";
+    TunnelLocalRate = 92, "tunnel-local-rate", "came for the gateway itself through a tunnel faster than its device takes (device_rate)";
 }
 
 impl DropReason {

@@ -23,6 +23,11 @@ pub trait Emit {
     fn to_kernel(&mut self, _dev: u8, _frame: &[u8]) -> bool {
         false
     }
+
+    /// Gives an IP packet to the kernel as it was received by the device of a tunnel. False: it was not taken.
+    fn to_tunnel_device(&mut self, _tunnel: TunnelNo, _packet: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Errors a port may send per second, with a burst of a twentieth of that (at least 10): the generic

@@ -83,6 +83,17 @@ pub enum Error {
         ip: IpAddr,
     },
 
+    /// A device cannot be changed.
+    #[error("the kernel refused to {request} {ifindex}: {source}")]
+    Device {
+        /// What was requested.
+        request: &'static str,
+        /// The interface.
+        ifindex: u32,
+        /// The kernel's error.
+        source: io::Error,
+    },
+
     /// Another refusal.
     #[error("the kernel refused to {request} {ip} on interface {ifindex}: {source}")]
     Neighbor {

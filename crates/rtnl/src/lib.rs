@@ -43,6 +43,7 @@
 
 mod apply;
 mod decode;
+mod devices;
 mod editor;
 mod error;
 mod managed;
@@ -57,6 +58,7 @@ mod types;
 mod wire;
 
 pub use apply::Changes;
+pub use devices::{Device, DeviceChange, DeviceEditor, PROTOCOL_CONFIG};
 pub use editor::Editor;
 pub use error::{Error, Result};
 pub use mirror::Mirror;

@@ -7,8 +7,8 @@
 
 use crate::error::{Error, Result};
 use crate::socket::Requester;
-use crate::wire::{self, u8_at, u32_at};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
+use crate::wire::{self, octets, request, u8_at, u32_at};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -207,13 +207,6 @@ fn rule_header(v6: bool, src_len: u8) -> [u8; 12] {
     [family, 0, src_len, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0]
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
 fn rule_message(kind: u16, flags: u16, rule: &Rule, seq: u32) -> Vec<u8> {
     let from = octets(rule.from);
     let mut attributes = vec![
@@ -251,24 +244,6 @@ fn default_route(v6: bool, line: u8, ifindex: u32, via: Option<IpAddr>, seq: u32
         attributes.push((libc::RTA_GATEWAY, octets(via)));
     }
     request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &head, &attributes, seq)
-}
-
-fn request(kind: u16, flags: u16, head: &[u8; 12], attributes: &[(u16, Vec<u8>)], seq: u32) -> Vec<u8> {
-    let mut body = head.to_vec();
-    for (kind, value) in attributes {
-        body.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
-        body.extend_from_slice(&kind.to_ne_bytes());
-        body.extend_from_slice(value);
-        body.resize(body.len().next_multiple_of(4), 0);
-    }
-    let mut out = Vec::with_capacity(16 + body.len());
-    out.extend_from_slice(&(16 + body.len() as u32).to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
-    out.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-    out.extend_from_slice(&seq.to_ne_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&body);
-    out
 }
 
 /// A rule with the protocol number above.

@@ -1,7 +1,7 @@
-//! Reading netlink bytes: messages of a datagram, attributes of a message, numbers of an attribute.
+//! Netlink bytes: messages of a datagram, attributes of a message, numbers of an attribute, and requests with attributes.
 //! Nothing here panics, whatever the bytes.
 
-use netlink_packet_core::{NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One message of a datagram.
@@ -74,4 +74,37 @@ pub(crate) fn ip(bytes: &[u8]) -> Option<IpAddr> {
 pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// An address as an attribute has it.
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+/// A request: a header, the message's own head, attributes by type and value.
+pub(crate) fn request(
+    kind: u16,
+    flags: u16,
+    head: &[u8],
+    attributes: &[(u16, Vec<u8>)],
+    seq: u32,
+) -> Vec<u8> {
+    let mut body = head.to_vec();
+    for (kind, value) in attributes {
+        body.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+        body.extend_from_slice(&kind.to_ne_bytes());
+        body.extend_from_slice(value);
+        body.resize(body.len().next_multiple_of(4), 0);
+    }
+    let mut out = Vec::with_capacity(16 + body.len());
+    out.extend_from_slice(&(16 + body.len() as u32).to_ne_bytes());
+    out.extend_from_slice(&kind.to_ne_bytes());
+    out.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    out.extend_from_slice(&seq.to_ne_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&body);
+    out
 }

@@ -5,9 +5,11 @@ use sag_model::flow::RecordNo;
 use sag_model::{DropReason, Nanos};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::nat::NatState;
+use sag_pipeline::originate::LINK_ROOM;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{FlowTable, Grace};
-use sag_pipeline::worker::{BATCH, Emit, Frames, Pipeline, Tables, Verdict};
+use sag_pipeline::tunnel::TunnelNo;
+use sag_pipeline::worker::{BATCH, DEVICE_BUFFER, Emit, Frames, Pipeline, Tables, Verdict};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +57,8 @@ impl Frames for Buffers {
 pub struct Sent {
     /// What was made: port and frame.
     pub frames: Vec<(PortIdx, Vec<u8>)>,
+    /// Packets that devices of tunnels got, with the tunnel's number.
+    pub to_devices: Vec<(TunnelNo, Vec<u8>)>,
     /// Takes nothing.
     pub refuse: bool,
 }
@@ -63,6 +67,13 @@ impl Emit for Sent {
     fn emit(&mut self, port: PortIdx, frame: &[u8]) -> bool {
         if !self.refuse {
             self.frames.push((port, frame.to_vec()));
+        }
+        !self.refuse
+    }
+
+    fn to_tunnel_device(&mut self, tunnel: TunnelNo, packet: &[u8]) -> bool {
+        if !self.refuse {
+            self.to_devices.push((tunnel, packet.to_vec()));
         }
         !self.refuse
     }
@@ -223,6 +234,26 @@ impl Rig {
     /// Takes what the pipeline has made since the last call.
     pub fn emitted(&mut self) -> Vec<(PortIdx, Vec<u8>)> {
         std::mem::take(&mut self.sent.frames)
+    }
+
+    /// A packet that the kernel sends by the device of a tunnel. False: it was dropped.
+    pub fn from_device(&mut self, tunnel: TunnelNo, packet: &[u8]) -> bool {
+        let mut buf = vec![0xEE; DEVICE_BUFFER];
+        buf[LINK_ROOM..LINK_ROOM + packet.len()].copy_from_slice(packet);
+        let sent = self.pipe.send_from_device(
+            &self.snap,
+            self.now,
+            tunnel,
+            (&mut buf, packet.len()),
+            &mut self.sent,
+        );
+        self.check_accounting();
+        sent
+    }
+
+    /// Takes the packets that devices of tunnels got.
+    pub fn to_devices(&mut self) -> Vec<(TunnelNo, Vec<u8>)> {
+        std::mem::take(&mut self.sent.to_devices)
     }
 
     /// Takes the next hops that the pipeline wants resolved.

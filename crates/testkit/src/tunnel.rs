@@ -49,6 +49,8 @@ pub fn test_tunnel(no: u8, encap: Encap, outer: Family) -> Tunnel {
         mtu: None,
         addrs4: vec![("10.255.0.1".parse().expect("address"), 30)],
         addrs6: vec![("fd00::1".parse().expect("address"), 64)],
+        device: false,
+        device_rate: 1_000,
         sources: None,
         reverse_path: ReversePath::Feasible,
         vrf: sag_model::VrfNo::DEFAULT,

@@ -2,9 +2,9 @@
 //!
 //! A [`Umem`] is a worker's packet memory; every [`Socket`] opened on it (one per device queue)
 //! receives into it and transmits out of it, so a packet moves from port to port as a [`Frame`] and is
-//! never copied. [`nic`] reads what a device is and can do, [`sys`] has the few system calls that a worker
-//! thread needs beside its sockets. The words are those of the kernel's `Documentation/networking/af_xdp.rst`:
-//! UMEM, chunk, headroom; fill, completion, RX and TX ring.
+//! never copied. [`nic`] reads what a device is and can do, [`tun`] opens devices of the gateway's own, [`sys`] has
+//! the few system calls that a worker thread needs beside its sockets. The words are those of the kernel's
+//! `Documentation/networking/af_xdp.rst`: UMEM, chunk, headroom; fill, completion, RX and TX ring.
 //!
 //! The public interface is safe. The rule behind it: each chunk of the memory has exactly one owner,
 //! written in the memory's ledger (free list, user, or a socket's rings), and bytes of a chunk are
@@ -40,6 +40,7 @@ mod ring;
 mod shared;
 mod socket;
 pub mod sys;
+pub mod tun;
 mod umem;
 
 pub use binding::Binding;

@@ -9,6 +9,8 @@ use std::fmt;
 
 mod ethtool;
 
+pub(crate) use ethtool::request_for;
+
 /// The properties of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {

@@ -12,6 +12,7 @@ use super::source_routes;
 use super::stale_flows::{StaleFlows, stale_flows};
 use super::telemetry::Telemetry;
 use super::timers::Timers;
+use super::tunnel_devices::TunnelDevices;
 use super::view::View;
 use super::vrf_numbers;
 use super::worker::{FromWorker, Shared};
@@ -53,6 +54,7 @@ pub struct Daemon {
     pub timers: Timers,
     pub settings: SettingsThread,
     pub port_mapping: PortMapping,
+    pub tunnel_devices: TunnelDevices,
 }
 
 /// What both clocks show.
@@ -79,6 +81,7 @@ impl Daemon {
             telemetry: &self.telemetry,
             settings: &self.settings,
             port_mapping: &self.port_mapping,
+            tunnel_devices: &self.tunnel_devices,
         }
     }
 
@@ -149,6 +152,9 @@ impl Daemon {
     /// Work that does not wait for the next tick: a worker has called.
     pub fn handle_wakeup(&mut self) {
         self.drain_worker_events();
+        while let Some((no, device)) = self.tunnel_devices.next_change() {
+            self.workers.set_tunnel_device(no, device.as_ref());
+        }
         self.go_live_when_ready();
         self.flows.resize_indexes(self.publisher.gateway.control());
     }
@@ -255,6 +261,7 @@ impl Daemon {
         // A macvlan device above a port brings another Ethernet address.
         if changes.links || changes.addrs {
             self.reconcile_devices();
+            self.tunnel_devices.look();
         }
     }
 
@@ -340,7 +347,8 @@ impl Daemon {
         let (devices, surroundings) = self.devices();
         devices.reconcile(&surroundings);
         let (dataplane, bindings) = (&self.running.config.dataplane, &self.publisher.bindings);
-        self.settings.keep(kernel_settings::order(dataplane, bindings, self.kernel.tables()));
+        let inside = self.tunnel_devices.names();
+        self.settings.keep(kernel_settings::order(dataplane, bindings, inside, self.kernel.tables()));
     }
 
     /// Puts the XDP program back on devices that have lost it.
@@ -405,12 +413,19 @@ impl Daemon {
             }
         }
         self.publisher.refresh_tunnel_records();
+        self.keep_tunnel_devices(false);
+    }
+
+    /// Has the kernel's devices of tunnels brought in line. `first`: there may be some of a predecessor.
+    pub fn keep_tunnel_devices(&mut self, first: bool) {
+        self.tunnel_devices.keep(&self.running.config, &self.publisher.snapshot.tunnels, first);
     }
 
     /// Replaces the running configuration, whole or not at all.
     pub fn apply_config(&mut self, text: String, name: &str) -> Result<Applied> {
         let applied = self.running.replace(text, name)?;
         self.recompile(next_epoch(self.publisher.epoch()), &[]);
+        self.keep_tunnel_devices(false);
         self.reconcile_devices();
         self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());
         self.telemetry.journal.rules.name_ports(&self.running.config);

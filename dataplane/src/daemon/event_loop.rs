@@ -45,6 +45,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     poll.registry().register(daemon.kernel.event_source(), NETLINK, Interest::READABLE)?;
     daemon.port_mapping.wake_by(poll.registry().try_clone()?, PORT_REQUESTS);
     let _metrics = serve_metrics(&daemon, server.counts())?;
+    daemon.keep_tunnel_devices(true);
     daemon.reconcile_devices();
 
     let mut events = Events::with_capacity(128);

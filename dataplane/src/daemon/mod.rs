@@ -18,6 +18,7 @@
 //! | [`PortMapping`](port_mapping::PortMapping) | ports outside that hosts ask for (PCP, NAT-PMP) |
 //! | [`SynCookieKeeper`](syn_cookies::SynCookieKeeper) | secrets of SYN cookies, and which services answer with them |
 //! | [`SettingsThread`](kernel_settings::SettingsThread) | the kernel's settings of the ports |
+//! | [`TunnelDevices`](tunnel_devices::TunnelDevices) | devices of the kernel for tunnels, and what passes them |
 //! | [`Timers`](timers::Timers) | when housekeeping is due |
 //!
 //! [`Daemon`](core::Daemon) wires them and dispatches events; what reports read is a [`View`](view::View).
@@ -54,6 +55,7 @@ mod start;
 mod syn_cookies;
 mod telemetry;
 mod timers;
+mod tunnel_devices;
 mod view;
 mod vrf_numbers;
 mod worker;

@@ -12,6 +12,7 @@ use super::publisher::{Context as PublishContext, Publisher};
 use super::running_config::RunningConfig;
 use super::telemetry::{Telemetry, Writers};
 use super::timers::Timers;
+use super::tunnel_devices::TunnelDevices;
 use super::vrf_numbers;
 use super::workers::{Resources, Workers};
 use crate::esp::EspKeys;
@@ -48,6 +49,8 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let writers = Writers::start()?;
     let settings = SettingsThread::start(environment::settings_file(&running.config.dataplane)?)
         .context("cannot start the thread of the kernel's settings")?;
+    let mut tunnel_devices =
+        TunnelDevices::start(waker.clone()).context("cannot start the thread of the tunnels' devices")?;
     // The threads that write files are there: a log may be moved by a reload, or its file system mounted anew.
     confine::files(&running.config, path);
 
@@ -85,6 +88,9 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         gateway: &publisher.gateway,
         journal: &telemetry.journal.journal,
     })?;
+    tunnel_devices
+        .read_into(workers.take_rings())
+        .context("cannot start the thread that reads the tunnels' devices")?;
     running.save_last_good(&telemetry.saver);
     vrf_numbers::save(&compiler.vrfs, &telemetry.saver, &running.config.dataplane.state_dir);
     let (devices, timers, port_mapping) = (Devices::default(), Timers::default(), PortMapping::new());
@@ -102,6 +108,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         timers,
         settings,
         port_mapping,
+        tunnel_devices,
     })
 }
 

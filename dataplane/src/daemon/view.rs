@@ -9,6 +9,7 @@ use super::port_mapping::PortMapping;
 use super::publisher::Publisher;
 use super::running_config::RunningConfig;
 use super::telemetry::Telemetry;
+use super::tunnel_devices::TunnelDevices;
 use super::workers::Workers;
 use crate::esp::EspKeys;
 use sag_compile::{Compiler, PortBinding};
@@ -28,6 +29,7 @@ pub struct View<'d> {
     pub telemetry: &'d Telemetry,
     pub settings: &'d SettingsThread,
     pub port_mapping: &'d PortMapping,
+    pub tunnel_devices: &'d TunnelDevices,
 }
 
 impl<'d> View<'d> {

@@ -1,6 +1,7 @@
 //! The worker threads, seen from the control thread.
 
 use super::journal::Journal;
+use super::tunnel_devices::{RingSender, ring};
 use super::worker::{FromWorker, Shared, Sizes, ToWorker, Worker, WorkerParts};
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender};
@@ -9,8 +10,10 @@ use sag_bpf::Gateway;
 use sag_model::config::Config;
 use sag_pipeline::Tables;
 use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::tunnel::TunnelNo;
 use sag_xsk::{ChunkSize, IfName, nic, sys};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -83,6 +86,8 @@ pub struct Workers {
     inbox: Receiver<FromWorker>,
     outbox: Sender<FromWorker>,
     waker: Arc<Waker>,
+    /// The other ends of the workers' rings, until somebody takes them.
+    rings: Vec<RingSender>,
 }
 
 /// What a worker forwards by and with.
@@ -98,7 +103,7 @@ impl Workers {
     /// None yet. They wake the control thread by `waker`.
     pub fn new(waker: Arc<Waker>) -> Workers {
         let (outbox, inbox) = crossbeam_channel::unbounded();
-        Workers { all: Vec::new(), inbox, outbox, waker }
+        Workers { all: Vec::new(), inbox, outbox, waker, rings: Vec::new() }
     }
 
     /// Starts as many as the configuration says, at most one for each queue of the device with the fewest.
@@ -121,7 +126,7 @@ impl Workers {
     }
 
     fn start_one(
-        &self,
+        &mut self,
         r: &Resources<'_>,
         (id, count): (u32, u32),
         cpu: Option<usize>,
@@ -131,6 +136,7 @@ impl Workers {
         let (kick, woken_by) = UnixStream::pair().context("cannot make a pipe to a worker")?;
         woken_by.set_nonblocking(true)?;
         kick.set_nonblocking(true)?;
+        let (to_ring, from_devices) = ring(kick.try_clone()?);
         let worker = Worker::new(WorkerParts {
             id,
             count,
@@ -146,7 +152,9 @@ impl Workers {
             injector: r.gateway.injector(),
             revalidations: r.gateway.revalidations(),
             control: r.gateway.control(),
+            from_devices,
         })?;
+        self.rings.push(to_ring);
         let shared = worker.shared();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -154,6 +162,16 @@ impl Workers {
             .context("cannot start a worker thread")?;
         let load = Load { since: Instant::now(), busy_then: 0, percent: 0.0 };
         Ok(WorkerHandle { to, kick, shared, thread: Some(thread), load })
+    }
+
+    /// Takes the rings to all workers, by which packets of devices of tunnels go.
+    pub fn take_rings(&mut self) -> Vec<RingSender> {
+        std::mem::take(&mut self.rings)
+    }
+
+    /// Has all write to another device of a tunnel from now on.
+    pub fn set_tunnel_device(&self, no: TunnelNo, device: Option<&Arc<File>>) {
+        self.all.iter().for_each(|w| w.send(ToWorker::TunnelDevice { no, device: device.cloned() }));
     }
 
     pub fn count(&self) -> u32 {

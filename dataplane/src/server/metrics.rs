@@ -432,6 +432,11 @@ fn tunnels(out: &mut Families<'_>, all: &[Tunnel]) -> fmt::Result {
         ("sag_tunnel_icmp_refused", "ICMP errors about packets that the tunnel has not sent", |t| {
             t.icmp_refused
         }),
+        (
+            "sag_tunnel_device_lost",
+            "Packets of the machine's own that found no room on the way to a worker",
+            |t| t.device.as_ref().map_or(0, |d| d.lost),
+        ),
     ] {
         out.counter(name, help, all.iter().map(|t| (by_tunnel(t), value(t))))?;
     }

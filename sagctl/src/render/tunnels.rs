@@ -55,13 +55,23 @@ pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Pag
             Cell::from(count(t.drops)).paint(if t.drops > 0 { Paint::Bad } else { Paint::Plain }),
         ]);
     }
-    table.render(page) + &withheld(answer) + &corrected(answer, before, page)
+    table.render(page) + &withheld(answer) + &without_device(answer) + &corrected(answer, before, page)
 }
 
 /// Tunnels that send nothing because of their keys.
 fn withheld(answer: &Tunnels) -> String {
     let reasons = answer.tunnels.iter().filter_map(|t| Some((&t.name, t.esp.as_ref()?.withheld.as_ref()?)));
     reasons.map(|(name, why)| format!("\n{name} sends nothing: {why}\n")).collect()
+}
+
+/// Tunnels whose device is not as it should be.
+fn without_device(answer: &Tunnels) -> String {
+    let reasons = answer
+        .tunnels
+        .iter()
+        .filter_map(|t| t.device.as_ref())
+        .filter_map(|d| Some((d, d.problem.as_ref()?)));
+    reasons.map(|(d, why)| format!("\ndevice {} is not as it should be: {why}\n", d.name)).collect()
 }
 
 /// Tunnels with error correction, if there are any.

@@ -118,4 +118,20 @@ pub struct Tunnel {
     /// Packets of the tunnel that were dropped at its entry or exit; the reasons are among those of the
     /// ports.
     pub drops: u64,
+    /// The kernel's device of the tunnel; `null`: it has none.
+    #[serde(default)]
+    pub device: Option<TunnelDevice>,
+}
+
+/// The kernel's device of a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelDevice {
+    /// Its name.
+    pub name: String,
+    /// What the kernel sends by it at most, in IP bytes.
+    pub mtu: u16,
+    /// Why it is not as it should be; `null`: it is.
+    pub problem: Option<String>,
+    /// Packets of the machine's own that found no room on the way to a worker.
+    pub lost: u64,
 }

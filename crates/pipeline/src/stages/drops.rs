@@ -56,7 +56,7 @@ impl Stage {
             R::Nat64Refused => &[Stage::Dnat, Stage::Snat],
             R::Nat64Untranslatable => &[Stage::Dnat, Stage::Rewrite],
             R::IcmpUnmatched => &[Stage::Dnat, Stage::Snat, Stage::Rewrite],
-            R::TunnelLocal | R::NoKernelPath => &[Stage::Local],
+            R::TunnelLocal | R::TunnelLocalRate | R::NoKernelPath => &[Stage::Local],
             R::SourceMartian | R::DestMartian | R::SourceIsOurs | R::LinkLocalScope | R::IcmpRedirect => {
                 &[Stage::Sanity]
             }

@@ -94,6 +94,10 @@ pub struct Tunnel {
     pub addrs4: Vec<(Ipv4Addr, u8)>,
     /// The same of IPv6.
     pub addrs6: Vec<(Ipv6Addr, u8)>,
+    /// The kernel has a device of it, and gets what comes out of it for the gateway itself.
+    pub device: bool,
+    /// Packets a second that each worker gives to the device.
+    pub device_rate: u32,
     /// Networks from which packets may come out of it; `None`: by `reverse_path`.
     pub sources: Option<Arc<Networks>>,
     /// Which sources may come out of it.
@@ -414,9 +418,9 @@ impl Tunnels {
         self.ends.get(end).map(Vec::as_slice)
     }
 
-    /// Whether an address is the gateway's inside some tunnel of a VRF.
+    /// Whether an address is the gateway's inside some tunnel of a VRF, and the kernel knows nothing of it.
     pub fn owns(&self, vrf: VrfNo, a: IpAddr) -> bool {
-        self.iter().any(|t| t.vrf == vrf && t.has_address(a))
+        self.iter().any(|t| t.vrf == vrf && !t.device && t.has_address(a))
     }
 
     /// Whether some tunnel has this UDP port.

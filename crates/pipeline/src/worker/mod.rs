@@ -19,6 +19,7 @@ mod session_room;
 mod slow;
 mod syn_proxy;
 mod tunnel;
+mod tunnel_device;
 
 use crate::counters::Counters;
 use crate::fragments::Fragments;
@@ -47,6 +48,7 @@ use syn_proxy::SynProxy;
 pub use crate::originate::Emit;
 pub use crate::tables::Tables;
 pub use explain::Explained;
+pub use tunnel_device::{DEVICE_BUFFER, DEVICE_MAX_MTU};
 
 /// Frames in one call of [`Pipeline::batch`].
 pub const BATCH: usize = 64;

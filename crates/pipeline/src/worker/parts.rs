@@ -242,6 +242,8 @@ pub(super) struct TunnelWork {
     pub due: Nanos,
     /// A tunnel has gone down or come up.
     pub changed: bool,
+    /// How much of each tunnel goes to the kernel.
+    pub to_kernel: Box<[Limiter]>,
 }
 
 impl TunnelWork {
@@ -254,6 +256,7 @@ impl TunnelWork {
             keepalives: vec![Keepalive::default(); usize::from(TunnelNo::MAX) + 1].into_boxed_slice(),
             due: Nanos::ZERO,
             changed: false,
+            to_kernel: vec![Limiter::default(); usize::from(TunnelNo::MAX) + 1].into_boxed_slice(),
         }
     }
 }

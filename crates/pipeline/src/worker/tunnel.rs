@@ -15,7 +15,7 @@ use crate::tunnel::{
     self, Decapsulated, EspPacket, PeerMac, Put, QuotedInside, Tunnel, TunnelNo, decapsulate,
 };
 use sag_model::flow::{Action, FlowAct, FlowRecord4, FlowRecord6, RecordNo};
-use sag_model::{DropReason, MacAddr, Nanos, VrfZone, Zone};
+use sag_model::{DropReason, MacAddr, Nanos, PortIdx, VrfZone, Zone};
 use sag_packet::encap::{Encap, entropy_port};
 use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
 use sag_packet::proto::*;
@@ -386,12 +386,30 @@ impl Pipeline {
             self.counters.tunnel(t.no).drops.add(1);
             return drop_at(&self.counters, s.ingress, reason);
         }
-        let ethertype = stages::ethertype(t.template.outer);
-        let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype };
-        let out = self.counters.port(nh.port);
+        let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
+        let sent = self.send_pieces(t, (nh.port, link), f.bytes(), emit);
+        if sent == 0 {
+            return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
+        }
+        self.counters.tunnel(t.no).sent(usize::from(s.p.ip_len));
+        self.counters.port(s.ingress).forwarded.add(1);
+        self.counters.port(nh.port).originated.add(u64::from(sent) - 1);
+        Verdict::Emitted
+    }
+
+    /// Sends an outer packet by a port in as many pieces as the tunnel's path needs; how many were sent.
+    pub(super) fn send_pieces(
+        &mut self,
+        t: &Tunnel,
+        (port, link): (PortIdx, LinkHeader),
+        outer: &[u8],
+        emit: &mut impl Emit,
+    ) -> u32 {
+        let link = LinkHeader { ethertype: stages::ethertype(t.template.outer), ..link };
+        let out = self.counters.port(port);
         let send = |buf: &mut [u8], len: usize| {
             let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-            let ok = piece.set_link(ETH_LEN, len, &link).is_ok() && emit.emit(nh.port, piece.bytes());
+            let ok = piece.set_link(ETH_LEN, len, &link).is_ok() && emit.emit(port, piece.bytes());
             if ok {
                 out.tx_packets.add(1);
                 out.tx_bytes.add(piece.len() as u64);
@@ -399,17 +417,10 @@ impl Pipeline {
             ok
         };
         let (mtu, id) = (t.path_mtu(), u32::from(t.state.next_id()));
-        let sent = match t.template.outer {
-            Family::V4 => originate::split_ipv4(f.bytes(), mtu, &mut self.buffers.scratch, send),
-            Family::V6 => originate::split_ipv6(f.bytes(), mtu, id, &mut self.buffers.scratch, send),
-        };
-        if sent == 0 {
-            return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
+        match t.template.outer {
+            Family::V4 => originate::split_ipv4(outer, mtu, &mut self.buffers.scratch, send),
+            Family::V6 => originate::split_ipv6(outer, mtu, id, &mut self.buffers.scratch, send),
         }
-        self.counters.tunnel(t.no).sent(usize::from(s.p.ip_len));
-        self.counters.port(s.ingress).forwarded.add(1);
-        out.originated.add(u64::from(sent) - 1);
-        Verdict::Emitted
     }
 
     /// A SYN that goes through a tunnel, or has come through one, asks for segments that fit it.
@@ -435,7 +446,7 @@ impl Pipeline {
         }
     }
 
-    /// A packet from a tunnel for the gateway itself. The kernel knows nothing of the tunnel, so it
+    /// A packet from a tunnel for the gateway itself. Of a tunnel without a device the kernel knows nothing, so it
     /// could not answer: a worker does, to echo requests.
     pub(super) fn deliver_local_inside(
         &mut self,
@@ -445,6 +456,9 @@ impl Pipeline {
         frame: &[u8],
         emit: &mut impl Emit,
     ) -> Verdict {
+        if let Some(t) = snap.tunnel(s.tunnel).filter(|t| t.device) {
+            return self.deliver_to_device(snap, now, t, s, frame, emit);
+        }
         let whole = s.p.fragment == Fragment::Whole && !s.p.options;
         let to = s.p.src(frame);
         let own = s.p.dst(frame);

@@ -26,6 +26,7 @@ mod sessions;
 mod spoofed;
 mod static_nat;
 mod syn_cookies;
+mod tunnel_devices;
 mod tunnels;
 mod vrfs;
 mod workers;

@@ -247,7 +247,8 @@ impl Control {
     }
 }
 
-fn request_for(name: IfName) -> libc::ifreq {
+/// An `ifreq` that names a device.
+pub(crate) fn request_for(name: IfName) -> libc::ifreq {
     // SAFETY: an ifreq is plain data, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.raw()) {

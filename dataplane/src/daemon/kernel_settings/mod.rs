@@ -140,8 +140,13 @@ pub fn put_back_recorded(record: &Path) -> usize {
     Keeper::open(Sysctl::default(), record).put_back(&device_name)
 }
 
-/// The devices of the ports, and what is to be done with them.
-pub fn order(dataplane: &Dataplane, bindings: &[PortBinding], tables: &Tables) -> Order {
+/// The devices of the ports and of the tunnels (`inside`), and what is to be done with them.
+pub fn order<'t>(
+    dataplane: &Dataplane,
+    bindings: &[PortBinding],
+    inside: impl Iterator<Item = &'t str>,
+    tables: &Tables,
+) -> Order {
     let mut targets: Vec<Target> = Vec::new();
     for b in bindings.iter().filter(|b| b.ours()) {
         let Some(l3) = b.l3_ifindex else { continue };
@@ -172,6 +177,14 @@ pub fn order(dataplane: &Dataplane, bindings: &[PortBinding], tables: &Tables) -
             }
         }
     }
+    // As of a port: what comes out of a tunnel is the machine's own, or the gateway forwards it, not the kernel.
+    targets.extend(inside.filter_map(|name| tables.link_named(name)).map(|l| Target {
+        ifindex: l.ifindex,
+        name: l.name.clone(),
+        lan: true,
+        place: Place::Port,
+        master: None,
+    }));
     Order {
         targets,
         write: dataplane.kernel_settings == KernelSettings::Router,

@@ -47,6 +47,7 @@ impl View<'_> {
                     ..Default::default()
                 }),
                 drops: 0,
+                device: None,
             };
             if let Some(r) = running {
                 out.mtu = r.whole_mtu();
@@ -61,6 +62,12 @@ impl View<'_> {
                 }
                 out.path_search = r.state.probed().map(|_| w.path.name().to_owned());
                 out.remote_mac = peer_mac(r);
+                out.device = t.device.as_ref().map(|name| control::TunnelDevice {
+                    name: name.clone(),
+                    mtu: r.device_mtu(),
+                    problem: self.tunnel_devices.problem(name),
+                    lost: self.tunnel_devices.lost(r.no),
+                });
                 self.count_tunnel(r.no, &mut out);
             }
             out

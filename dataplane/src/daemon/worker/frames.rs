@@ -6,8 +6,12 @@ use sag_model::flow::RecordNo;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::tunnel::TunnelNo;
 use sag_pipeline::{Emit, Frames};
 use sag_xsk::{Frame, Umem};
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
 
 /// The port at which a frame on this device arrived, by its tag.
 pub(super) fn ingress_of(snap: &Snapshot, dev: u8, frame: &Frame) -> PortIdx {
@@ -49,6 +53,7 @@ pub(super) struct EgressSockets<'w> {
     pub(super) by_dev: &'w [Option<u8>; 64],
     pub(super) snap: &'w Snapshot,
     pub(super) injector: &'w Injector,
+    pub(super) tunnel_devices: &'w [Option<Arc<File>>],
 }
 
 impl EgressSockets<'_> {
@@ -75,6 +80,11 @@ impl Emit for EgressSockets<'_> {
     fn to_kernel(&mut self, dev: u8, frame: &[u8]) -> bool {
         let port = self.snap.ingress.first(dev).and_then(|p| self.snap.port(p));
         port.is_some_and(|p| self.injector.inject(p.ifindex, frame).is_ok())
+    }
+
+    fn to_tunnel_device(&mut self, tunnel: TunnelNo, packet: &[u8]) -> bool {
+        let device = self.tunnel_devices.get(tunnel.index()).and_then(Option::as_deref);
+        device.is_some_and(|mut d| d.write(packet).is_ok())
     }
 
     fn emit(&mut self, port: PortIdx, bytes: &[u8]) -> bool {

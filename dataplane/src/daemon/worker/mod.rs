@@ -7,6 +7,7 @@ mod sockets;
 pub use sockets::socket_mode;
 
 use super::journal::Journal;
+use super::tunnel_devices::RingReceiver;
 use crossbeam_channel::{Receiver, Sender};
 use frames::{Batch, EgressSockets, ingress_of, is_revalidation};
 use mio::Waker;
@@ -15,9 +16,11 @@ use sag_model::flow::{ControlBlock, RevalidationQueue};
 use sag_model::{DropReason, Nanos};
 use sag_pipeline::counters::Counters;
 use sag_pipeline::snapshot::{NeighborKey, Snapshot};
+use sag_pipeline::tunnel::TunnelNo;
 use sag_pipeline::worker::BATCH;
 use sag_pipeline::{Emit, Pipeline, Tables, Verdict};
 use sag_xsk::{Binding, BusyPoll, ChunkSize, Frame, Mode, Socket, SocketConfig, Umem, UmemConfig, sys};
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -41,6 +44,11 @@ pub enum ToWorker {
     /// The device is gone or no longer ours.
     Close {
         dev: u8,
+    },
+    /// What comes out of the tunnel for the machine itself is written to this device of the kernel; `None`: there is none.
+    TunnelDevice {
+        no: TunnelNo,
+        device: Option<Arc<File>>,
     },
     Stop,
 }
@@ -118,6 +126,10 @@ pub struct Worker {
     injector: Injector,
     revalidations: &'static [RevalidationQueue],
     control: &'static ControlBlock,
+    /// What the kernel sends by devices of tunnels.
+    from_devices: RingReceiver,
+    /// Devices of tunnels, by number.
+    tunnel_devices: Vec<Option<Arc<File>>>,
 }
 
 struct Queue {
@@ -152,6 +164,7 @@ pub struct WorkerParts {
     pub injector: Injector,
     pub revalidations: &'static [RevalidationQueue],
     pub control: &'static ControlBlock,
+    pub from_devices: RingReceiver,
 }
 
 impl Worker {
@@ -185,6 +198,8 @@ impl Worker {
             injector: p.injector,
             revalidations: p.revalidations,
             control: p.control,
+            from_devices: p.from_devices,
+            tunnel_devices: vec![None; usize::from(TunnelNo::MAX) + 1],
         })
     }
 
@@ -231,7 +246,7 @@ impl Worker {
 
     /// One batch from every socket. Returns the number of packets.
     fn round(&mut self, now: Nanos) -> usize {
-        let mut got = 0;
+        let mut got = self.send_from_devices(now);
         for i in 0..self.sockets.len() {
             let Some(q) = self.sockets.get_mut(i) else { break };
             q.socket.complete(&mut self.umem);
@@ -261,6 +276,31 @@ impl Worker {
         got
     }
 
+    /// Sends what the kernel has given to devices of tunnels. Returns the number of packets.
+    fn send_from_devices(&mut self, now: Nanos) -> usize {
+        let mut got = 0;
+        while got < BATCH
+            && let Some(mut packet) = self.from_devices.next()
+        {
+            let mut emit = EgressSockets {
+                umem: &mut self.umem,
+                sockets: &mut self.sockets,
+                by_dev: &self.by_dev,
+                snap: &self.snapshot,
+                injector: &self.injector,
+                tunnel_devices: &self.tunnel_devices,
+            };
+            let at = (&mut packet.buf[..], packet.len);
+            self.pipeline.send_from_device(&self.snapshot, now, packet.tunnel, at, &mut emit);
+            self.from_devices.give_back(packet);
+            got += 1;
+        }
+        if got > 0 {
+            self.flush();
+        }
+        got
+    }
+
     fn process(&mut self, now: Nanos, dev: u8) {
         let mut emit = EgressSockets {
             umem: &mut self.umem,
@@ -268,6 +308,7 @@ impl Worker {
             by_dev: &self.by_dev,
             snap: &self.snapshot,
             injector: &self.injector,
+            tunnel_devices: &self.tunnel_devices,
         };
         let mut frames = Batch(&mut self.batch);
         self.pipeline.batch(&self.snapshot, now, dev, &mut frames, &mut self.verdicts, &mut emit);
@@ -322,6 +363,7 @@ impl Worker {
             by_dev: &self.by_dev,
             snap: &self.snapshot,
             injector: &self.injector,
+            tunnel_devices: &self.tunnel_devices,
         };
         self.pipeline.poll(&self.snapshot, now, &mut emit);
         self.flush();
@@ -372,6 +414,7 @@ impl Worker {
                     }
                 }
                 ToWorker::Close { dev } => self.close(dev),
+                ToWorker::TunnelDevice { no, device } => self.tunnel_devices[no.index()] = device,
                 ToWorker::Stop => return false,
             }
         }

@@ -324,6 +324,7 @@ fn snapshot() -> MetricsSnapshot {
                 ..TunnelFec::default()
             }),
             drops: 35,
+            device: None,
         }],
         repairs: vec![RepairCount { kind: "pin".into(), count: 31 }],
         pins_missing: 32,

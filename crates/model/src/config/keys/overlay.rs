@@ -1,6 +1,8 @@
 //! Keys of tunnels and of the flow log: `[[tunnel]]`, `[flow_log]`.
 
-use crate::config::schema::{Collector, HexKey, Identifier, List, OrZero, Unicast, ZeroIsNone, key, table};
+use crate::config::schema::{
+    Collector, HexKey, Identifier, List, NetworkDevice, OrZero, Unicast, ZeroIsNone, key, table,
+};
 use crate::config::types::{
     Encap, EspCipher, Fec, FragmentAt, Keying, NetflowVersion, OuterDf, OuterDscp, Probing, ReversePath,
     Secret, TunnelKind,
@@ -36,6 +38,12 @@ table! {
                 .remedy("write a number from 576 to 65535, or 0 for the path's");
         /// The gateway's own addresses inside; their networks are reached through the tunnel.
         addresses: Vec<IpNet> as List => key().allowed("unicast, no address of a port").absent("none");
+        /// Name of [the kernel's device of the tunnel](tunnels.md#a-device-of-the-kernel), by which the machine's own
+        /// programs use it.
+        pub device: Option<String> as Option<NetworkDevice> =>
+            key().called("device name").allowed("a name that no device has, at most 15 bytes").absent("none");
+        /// Packets for the machine itself that each worker gives to the device; more are dropped (`tunnel-local-rate`).
+        pub device_rate: u32 = 50_000 => key().range(1, 10_000_000).unit("1/s");
         /// Networks from which packets may come out of the tunnel, in place of `reverse_path`; the networks of
         /// `addresses` may in any case.
         sources: Vec<IpNet> as List => key().allowed("networks").absent("by `reverse_path`");

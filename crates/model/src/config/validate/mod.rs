@@ -138,6 +138,8 @@ struct Names {
     ports: HashMap<String, Named>,
     tunnels: HashMap<String, TunnelIdx>,
     vrfs: HashSet<String>,
+    /// Devices of the ports.
+    devices: HashSet<String>,
     /// By VRF. Filled while the ports are validated.
     addresses: Seen<(Option<String>, std::net::IpAddr)>,
 }
@@ -174,7 +176,8 @@ impl Names {
             }
         }
         let vrfs = raw.vrf.iter().filter_map(|v| Some(v.name.as_ref()?.get_ref().clone())).collect();
-        Names { ports, tunnels, vrfs, addresses: Seen::new() }
+        let devices = raw.port.iter().filter_map(|p| Some(p.device.as_ref()?.get_ref().clone())).collect();
+        Names { ports, tunnels, vrfs, devices, addresses: Seen::new() }
     }
 
     /// The forwarding port that a key refers to.

@@ -18,6 +18,7 @@ type Endpoint = (TunnelKind, IpAddr, Option<IpAddr>, Option<u32>, Option<u16>);
 struct Tables {
     endpoints: Option<Seen<Endpoint>>,
     keys: Option<Seen<Vec<u8>>>,
+    devices: Option<Seen<String>>,
 }
 
 pub(super) fn tunnels(raw: &[RawTunnel], names: &Names, report: &mut Report<'_>) -> Vec<Tunnel> {
@@ -85,6 +86,9 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
             s.error(&at, "local", problem, remedy, "");
         }
     }
+    if let (Some(Some(device)), Some(at)) = (&read.device, &raw.device) {
+        check_device(device, &at.span(), (raw.vrf.is_some(), names), s, tables);
+    }
     let probing = probing(raw, s);
     let fec = fec(raw, fragment, s);
     if !flag(&raw.udp_encap) {
@@ -101,6 +105,33 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
     let sources = sources(&raw.sources, &raw.reverse_path, s);
     vrf?;
     read.finish(addresses?, sources?, probing?, fec?, encap?)
+}
+
+/// The kernel's device of a tunnel is nobody else's.
+fn check_device(
+    device: &str,
+    at: &Span,
+    (in_vrf, names): (bool, &Names),
+    s: &mut Scope<'_, '_>,
+    tables: &mut Tables,
+) {
+    // Directories beside those of devices in /proc/sys/net/ipv4/conf, and the loopback device.
+    if matches!(device, "all" | "default" | "lo") {
+        let problem = format!("{} is a name of the kernel's own", value::quote(device));
+        s.error(at, "device", problem, "write another name", "");
+    } else if names.devices.contains(device) {
+        let problem = format!("{} is the device of a port", value::quote(device));
+        s.error(at, "device", problem, "write a name that no device has", "");
+    } else if let Some(first) =
+        tables.devices.get_or_insert_with(Seen::new).repeated(device.to_owned(), s.place(at, "device"))
+    {
+        let problem = format!("{} is already {first}", value::quote(device));
+        s.error(at, "device", problem, "give each tunnel a device of its own", "");
+    }
+    if in_vrf {
+        let problem = "is for the default VRF: the kernel has one table for all that is the machine's own";
+        s.error(at, "device", problem, "remove it, or vrf", "");
+    }
 }
 
 fn probing(raw: &RawTunnel, s: &mut Scope<'_, '_>) -> Option<Probing> {

@@ -1,0 +1,34 @@
+//! TUN devices: network devices of the kernel whose packets a program reads and writes.
+
+use crate::ifname::IfName;
+use crate::nic::request_for;
+use crate::sys::check;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Opens the TUN device of a name, and makes it if there is none. Each read returns a whole IP packet with its
+/// checksums, each write takes one; neither waits.
+///
+/// # Errors
+/// The error of `open` or `ioctl`: no `/dev/net/tun`, no `CAP_NET_ADMIN`, `EINVAL` for a device of another kind,
+/// `EBUSY` for one that another program has open.
+pub fn open(name: IfName) -> io::Result<File> {
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let mut request = request_for(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the request reads and writes an ifreq, which lives until the call returns.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    Ok(file)
+}
+
+/// Has a device stay when it is closed, without carrier, until it is deleted as a link.
+///
+/// # Errors
+/// The error of `ioctl`: `EBADFD` for a device that has been deleted.
+pub fn persist(device: &File) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETPERSIST, 1) })
+}

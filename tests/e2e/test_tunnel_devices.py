@@ -1,0 +1,224 @@
+"""Tunnels as devices of the kernel: what the gateway itself sends and receives by them, beside transit in XDP."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from harness.port_counters import restarted
+from harness.traffic import iperf, process
+from harness.tunnels import FAR, esp_keys, gateway_config, to_far, tunnel, tunnels, turned
+from harness.waiting import within
+
+pytestmark = pytest.mark.sag
+
+NEAR_END = {4: "10.255.0.1", 6: "fd00:255::1"}
+FAR_END = {4: "10.255.0.2", 6: "fd00:255::2"}
+OURS = {"device": "pop1", "addresses": ["10.255.0.1/30", "fd00:255::1/64"]}
+THEIRS = {"device": "branch", "addresses": ["10.255.0.2/30", "fd00:255::2/64"]}
+KINDS = [("vxlan", 4), ("gre", 6), ("ipip", 4), ("ipip", 6), ("esp", 6), ("esp-udp", 4), ("esp-fec", 4)]
+
+
+def keys_of(kind):
+    """Kind and keys of both ends."""
+    if not kind.startswith("esp"):
+        keys = {"vxlan": {"vni": 100}, "gre": {"key": 7}}.get(kind, {})
+        return kind, keys, keys
+    more = {"esp-udp": {"udp_encap": True}, "esp-fec": {"fec": True}}.get(kind, {})
+    keys = esp_keys()
+    return "esp", {**keys, **more}, {**turned(keys), **more}
+
+
+def device(ns, name):
+    """What `ip` says of a device; None: there is none."""
+    found = ns.ip(f"-j addr show dev {name}", check=False).stdout
+    return json.loads(found)[0] if found.strip() else None
+
+
+def is_ready(ns, name):
+    it = device(ns, name)
+    return it is not None and "LOWER_UP" in it["flags"] and len([a for a in it["addr_info"] if a["scope"] == "global"]) == 2
+
+
+def both_ends(gw_changed, far, lab, kind="ipip", outer=4, extra="", **keys):
+    kind, ours, theirs = keys_of(kind)
+    keys.setdefault("probe_interval", 0)
+    far.use(far.config(kind, outer, **theirs, **THEIRS, **keys))
+    gw = gw_changed(gateway_config(kind, outer, extra=extra, **ours, **OURS, **keys))
+    within(3, "both devices are there", lambda: is_ready(lab.gw, "pop1") and is_ready(lab.inet, "branch"))
+    # Packets do not wait for the router of the outer path.
+    within(3, "the path is known", lambda: lab.gw.ping(FAR_END[4], count=1, wait=1) == 1)
+    return gw
+
+
+def connect(lab, family):
+    """A connection of the gateway itself to the far one, through the tunnel."""
+    kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
+    with lab.inet.socket(kind, socket.SOCK_STREAM) as listener, lab.gw.socket(kind, socket.SOCK_STREAM) as client:
+        listener.bind((FAR_END[family], 0))
+        listener.listen()
+        client.settimeout(10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"pop1")
+        client.connect((FAR_END[family], listener.getsockname()[1]))
+        server, _ = listener.accept()
+        server.settimeout(10)
+        return client.dup(), server
+
+
+def talk(one, other, size=200_000):
+    """Bytes both ways through a connection."""
+    for source, sink in ((one, other), (other, one)):
+        sent = os.urandom(1000) * (size // 1000)
+        source.settimeout(10)
+        got = bytearray()
+        at = 0
+        while len(got) < size:
+            at += source.send(sent[at : at + 20_000]) if at < size else 0
+            got += sink.recv(65536)
+        assert bytes(got) == sent
+
+
+@pytest.mark.parametrize(("kind", "outer"), KINDS, ids=str)
+def test_the_gateway_itself_speaks_through_the_tunnel(gw_changed, far, lab, kind, outer):
+    gw = both_ends(gw_changed, far, lab, kind, outer)
+    mtu = tunnels(gw)["pop1"]["mtu"]
+    assert device(lab.gw, "pop1")["mtu"] == mtu, "that of the tunnel inside"
+    for family in (4, 6):
+        assert lab.gw.ping(FAR_END[family], options=["-I", NEAR_END[family]]) == 5
+        assert lab.inet.ping(NEAR_END[family]) == 5
+        assert "bytes from" in lab.gw.out(["ping", "-c", "1", "-W", "2", "-I", "pop1", FAR_END[family]])
+        # As large as the tunnel takes, and in fragments.
+        header = {4: 28, 6: 48}[family]
+        assert lab.gw.ping(FAR_END[family], count=3, options=["-M", "do", "-s", mtu - header]) == 3
+        assert lab.inet.ping(NEAR_END[family], count=3, options=["-M", "dont", "-s", 3000]) == 3
+        talk(*connect(lab, family))
+        assert lab.lan1.ping(FAR[family]) >= 4, "transit"
+    state = tunnels(gw)["pop1"]
+    assert state["device"] == {"name": "pop1", "mtu": mtu, "problem": None, "lost": 0}
+
+
+def test_tcpdump_sees_what_is_inside(gw_changed, far, lab):
+    both_ends(gw_changed, far, lab, "esp")
+    with process(lab.gw, ["tcpdump", "-l", "-n", "-c", "4", "-i", "pop1", "icmp or icmp6"]) as seen:
+        lines = []
+        while not lines or "listening" not in lines[-1]:
+            lines.append(seen.stdout.readline())
+        assert lab.gw.ping(FAR_END[4], count=1) == 1 and lab.inet.ping(NEAR_END[6], count=1) == 1
+        text = "".join(seen.stdout.readline() for _ in range(4))
+    for what in ("10.255.0.1 > 10.255.0.2: ICMP echo request", "10.255.0.2 > 10.255.0.1: ICMP echo reply",
+                 "fd00:255::2 > fd00:255::1: ICMP6, echo request", "fd00:255::1 > fd00:255::2: ICMP6, echo reply"):
+        assert what in text, text
+
+
+def test_the_kernels_settings_are_a_ports(gw_changed, far, lab):
+    """What comes out of the tunnel for others never passes the kernel, nor does it forward into it."""
+    gw = both_ends(gw_changed, far, lab)
+    lab.gw.run(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
+    within(3, "settings", lambda: lab.gw.out("sysctl -n net.ipv4.conf.pop1.forwarding").strip() == "0")
+    for name, value in {"accept_redirects": "0", "send_redirects": "0"}.items():
+        assert lab.gw.out(f"sysctl -n net.ipv4.conf.pop1.{name}").strip() == value, name
+    assert lab.gw.out("sysctl -n net.ipv6.conf.pop1.accept_ra").strip() == "0"
+    lab.gw.run(["sysctl", "-q", "-w", "net.ipv4.ip_forward=0"])
+    # A program of the machine that claims to be somebody else.
+    before = tunnels(gw)["pop1"]["drops"]
+    lab.gw.ip("addr add 10.99.0.1/32 dev lo")
+    with lab.gw.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        header = bytes.fromhex("45000014000000004059000 0".replace(" ", "")) + socket.inet_aton("192.0.2.77") + socket.inet_aton("10.255.0.2")
+        raw.sendto(header, ("10.255.0.2", 0))
+    within(2, "it is dropped", lambda: tunnels(gw)["pop1"]["drops"] == before + 1)
+    lab.gw.ip("addr del 10.99.0.1/32 dev lo")
+
+
+def test_device_and_connections_survive_the_daemon(gw_changed, far, lab, accounting):
+    gw = both_ends(gw_changed, far, lab, probe_interval=1000)
+    config, index = gw.running, device(lab.gw, "pop1")["ifindex"]
+    lab.gw.ip("addr add 10.255.9.1/32 dev pop1")
+    talks = [connect(lab, family) for family in (4, 6)]
+    for ends in talks:
+        talk(*ends, size=20_000)
+    gw.kill()
+    within(2, "nobody has it open", lambda: "LOWER_UP" not in device(lab.gw, "pop1")["flags"])
+    left = device(lab.gw, "pop1")
+    assert left["ifindex"] == index
+    assert {a["local"] for a in left["addr_info"]} >= {"10.255.0.1", "fd00:255::1", "10.255.9.1"}
+    restarted(gw, accounting, config)
+    within(3, "it has a carrier again", lambda: "LOWER_UP" in device(lab.gw, "pop1")["flags"])
+    assert device(lab.gw, "pop1")["ifindex"] == index
+    for ends in talks:
+        talk(*ends, size=20_000)
+    # The configuration of the predecessor had another name and another address.
+    gw.kill()
+    changed = config.replace('device = "pop1"', 'device = "tun-a"').replace("10.255.0.1/30", "10.255.0.1/29")
+    restarted(gw, accounting, changed)
+    within(3, "the device of the other name", lambda: is_ready(lab.gw, "tun-a"))
+    within(3, "the old one is gone", lambda: device(lab.gw, "pop1") is None)
+    assert lab.gw.ping(FAR_END[4]) >= 4
+    # A reload changes addresses, and those that somebody else has added stay.
+    lab.gw.ip("addr add 10.255.9.1/32 dev tun-a")
+    gw.reload(changed.replace("10.255.0.1/29", "10.255.0.1/30"))
+    within(3, "the address has changed", lambda: {
+        (a["local"], a["prefixlen"]) for a in device(lab.gw, "tun-a")["addr_info"] if a["family"] == "inet"
+    } == {("10.255.0.1", 30), ("10.255.9.1", 32)})
+    # Whoever deletes it or takes it down gets it back.
+    lab.gw.ip("link set tun-a down")
+    within(3, "up again", lambda: "UP" in device(lab.gw, "tun-a")["flags"])
+    lab.gw.ip("link del tun-a")
+    within(3, "made again", lambda: is_ready(lab.gw, "tun-a"))
+    assert lab.gw.ping(FAR_END[6]) >= 4
+    gw.reload(config.replace('device = "pop1"\n', ""))
+    within(3, "no tunnel has it", lambda: device(lab.gw, "tun-a") is None)
+    gw.reload(config)
+    within(3, "it is back", lambda: is_ready(lab.gw, "pop1"))
+    gw.stop()
+    assert device(lab.gw, "pop1") is None, "unload leaves nothing"
+
+
+def test_a_device_of_somebody_else_is_left_alone(gw_changed, lab):
+    lab.gw.ip("tuntap add mode tun name taken")
+    gw = gw_changed(gateway_config("ipip", 4, device="taken", addresses=["10.255.0.1/30"]))
+    within(3, "a problem", lambda: (tunnels(gw)["pop1"]["device"]["problem"] or "").startswith("there is a device taken"))
+    assert device(lab.gw, "taken")["addr_info"] == []
+    lab.gw.ip("link del taken")
+    within(3, "no problem", lambda: tunnels(gw)["pop1"]["device"]["problem"] is None)
+    assert "10.255.0.1" in str(device(lab.gw, "taken"))
+
+
+def test_the_carrier_is_the_far_ends_liveness(gw_changed, far, lab):
+    gw = both_ends(gw_changed, far, lab, probe_interval=50)
+    within(3, "the far end answers", lambda: tunnels(gw)["pop1"]["rtt_us"] is not None)
+    far.stop()
+    within(3, "no carrier", lambda: "NO-CARRIER" in device(lab.gw, "pop1")["flags"])
+    kind, _, theirs = keys_of("ipip")
+    far.use(far.config(kind, 4, **theirs, **THEIRS, probe_interval=50))
+    within(5, "a carrier", lambda: "LOWER_UP" in device(lab.gw, "pop1")["flags"])
+
+
+def test_a_peer_has_so_much_of_a_worker(gw_changed, far, lab):
+    gw = both_ends(gw_changed, far, lab, device_rate=20)
+    got = lab.inet.ping(NEAR_END[4], count=60, interval=0.001)
+    dropped = sum(n for (_, reason), n in gw.drops().items() if reason == "tunnel-local-rate")
+    assert 11 <= got < 40 and dropped >= 20, (got, dropped)
+
+
+def test_routes_of_the_kernel_by_the_device_lead_into_the_tunnel(gw_changed, far, lab):
+    """Of transit, by XDP, and beside another tunnel."""
+    second = tunnel("pop2", "gre", 4, key=9, device="pop2", addresses=["10.255.1.1/30"])
+    gw = both_ends(gw_changed, far, lab, extra=second)
+    config = gw.running
+    gw.reload(config.replace(to_far("pop1"), ""))
+    assert lab.lan1.ping(FAR[4], count=1, wait=1) == 0, "no route leads there"
+    lab.gw.ip("route add 10.77.0.0/24 dev pop1 proto bgp")
+    lab.gw.ip("route add fd77::/64 via fd00:255::2 dev pop1 proto bgp")
+    rows = {r["destination"]: r for r in gw.ctl("routes")["routes"]}
+    assert rows["10.77.0.0/24"]["protocol"] == "bgp", rows
+    for family in (4, 6):
+        assert lab.lan1.ping(FAR[family]) >= 4
+        sent = tunnels(gw)["pop1"]["tx_packets"]
+        assert iperf(lab.lan1, far.site, FAR[family], seconds=1)["mbit"] > 20
+        assert tunnels(gw)["pop1"]["tx_packets"] > sent + 100
+    lab.gw.ip("route replace 10.77.0.0/24 dev pop2 proto bgp")
+    within(2, "the route is another", lambda: "pop2" in json.dumps(
+        next(r for r in gw.ctl("routes")["routes"] if r["destination"] == "10.77.0.0/24")))
+    lab.gw.ip("route del 10.77.0.0/24")
+    lab.gw.ip("route del fd77::/64")
