@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import socket
 
 import pytest
 
 from harness.port_counters import restarted
+from harness.routers import BirdBgp, Daemons, FrrBgp
 from harness.traffic import iperf, process
-from harness.tunnels import FAR, esp_keys, gateway_config, to_far, tunnel, tunnels, turned
+from harness.tunnels import BRANCH_NET, FAR, FAR_NET, esp_keys, gateway_config, to_far, tunnel, tunnels, turned
 from harness.waiting import within
 
 pytestmark = pytest.mark.sag
@@ -222,3 +224,65 @@ def test_routes_of_the_kernel_by_the_device_lead_into_the_tunnel(gw_changed, far
         next(r for r in gw.ctl("routes")["routes"] if r["destination"] == "10.77.0.0/24")))
     lab.gw.ip("route del 10.77.0.0/24")
     lab.gw.ip("route del fd77::/64")
+
+
+@pytest.fixture
+def daemons(lab):
+    folder = lab.run_dir / "daemons"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    it = Daemons(folder)
+    yield it
+    it.close()
+
+
+@pytest.mark.parametrize(("kind", "outer"), [("gre", 4), ("esp", 6)], ids=str)
+def test_bgp_through_the_tunnel(gw_changed, far, lab, accounting, daemons, kind, outer):
+    """What BIRD announces through the tunnel FRR puts into the kernel's table, and transit goes by it. The session
+    survives the daemon."""
+    gw = both_ends(gw_changed, far, lab, kind, outer)
+    config = gw.running.replace(to_far("pop1"), "")
+    gw.reload(config)
+    frr = FrrBgp(daemons, lab.gw, "pop1", FAR_END, BRANCH_NET)
+    bird = BirdBgp(daemons, lab.inet, FAR_END, NEAR_END, FAR_NET)
+    routes = lambda: {r["destination"]: r for r in gw.ctl("routes")["routes"] if r["protocol"] == "bgp"}
+    within(15, "routes by BGP", lambda: set(routes()) == set(FAR_NET.values()), daemons.tail)
+    assert all(net in bird.show("show route") for net in BRANCH_NET.values()), "the other way too"
+    for family in (4, 6):
+        within(3, "it is reached", lambda f=family: lab.lan1.ping(FAR[f], count=1) == 1)
+        sent = gw.ports()["0"]["fast"]
+        assert lab.lan1.ping(FAR[family], count=10) >= 9
+        if kind == "gre":
+            assert gw.ports()["0"]["fast"] > sent, "by XDP"
+    drops = lambda: [p["connectionsDropped"] for p in frr.show("bgpd", "bgp neighbors").values()]
+    assert drops() == [0, 0]
+    gw.kill()
+    restarted(gw, accounting, config)
+    within(3, "the path is there again", lambda: lab.lan1.ping(FAR[4], count=1, wait=1) == 1)
+    assert drops() == [0, 0] and set(routes()) == set(FAR_NET.values())
+    bird.show("disable net4")
+    within(5, "it is withdrawn", lambda: FAR_NET[4] not in routes(), daemons.tail)
+
+
+def test_routes_of_the_file_are_in_the_kernels_table(gw_changed, far, lab, accounting):
+    """The machine itself goes by them, from addresses of its LAN too; hosts beyond the tunnel reach it there."""
+    gw = both_ends(gw_changed, far, lab)
+    config = gw.running
+    listed = lambda: [lab.gw.ip(f"-{f} route show proto 91").stdout for f in (4, 6)]
+    within(3, "both are there", lambda: all(f"{FAR_NET[f]} dev pop1" in listed()[i] for i, f in enumerate((4, 6))))
+    for family in (4, 6):
+        assert lab.gw.ping(FAR[family]) >= 4, "a host behind the far end"
+        lan = {4: "192.0.2.1", 6: "2001:db8:1::1"}[family]
+        assert far.site.ping(lan) == 5, "from there the gateway's address in its LAN"
+    gw.kill()
+    assert all(FAR_NET[f] in listed()[i] for i, f in enumerate((4, 6))), "they stay without the daemon"
+    # What the predecessor has left goes if it is not in the file any more.
+    changed = config.replace(FAR_NET[4], "10.66.0.0/24")
+    restarted(gw, accounting, changed)
+    within(3, "another one", lambda: "10.66.0.0/24 dev pop1" in listed()[0] and FAR_NET[4] not in listed()[0])
+    gw.reload(changed.replace("[dataplane]\n", "[dataplane]\nkernel_routes = false\n", 1))
+    within(3, "none", lambda: listed() == ["", ""])
+    gw.reload(config)
+    within(3, "back", lambda: all(listed()))
+    gw.stop()
+    assert listed() == ["", ""], "unload leaves nothing"

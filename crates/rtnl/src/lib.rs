@@ -42,6 +42,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod apply;
+mod config_routes;
 mod decode;
 mod devices;
 mod editor;
@@ -58,6 +59,7 @@ mod types;
 mod wire;
 
 pub use apply::Changes;
+pub use config_routes::{ConfigHop, ConfigRoute, ConfigRoutes, RejectRoute};
 pub use devices::{Device, DeviceChange, DeviceEditor, PROTOCOL_CONFIG};
 pub use editor::Editor;
 pub use error::{Error, Result};

@@ -117,6 +117,11 @@ impl Requester {
         Ok(Requester { socket, seq: 0, buf: vec![0; DATAGRAM] })
     }
 
+    /// From now on dumps leave out what the fields of their request exclude.
+    pub fn dump_by_filter(&self) -> Result<()> {
+        self.socket.set_netlink_get_strict_chk(true).map_err(failed("configure"))
+    }
+
     /// Requests a whole table and folds its entries into a new `T`. The flag says whether the
     /// answer is consistent: false when the table kept changing under every attempt.
     pub fn dump<T: Default>(

@@ -19,7 +19,7 @@ fn named(editor: &mut DeviceEditor, name: &str) -> Option<Device> {
 fn devices_are_found_changed_and_deleted() {
     let Some(ns) = Netns::new("devices") else { return };
     ns.enter(|| {
-        ip("tuntap add mode tun name one");
+        ip("link add one type dummy");
         let mut editor = DeviceEditor::open().unwrap();
         let d = named(&mut editor, "one").unwrap();
         assert_eq!((d.alias.as_str(), d.up, d.mtu), ("", false, 1500));

@@ -4,6 +4,7 @@ use super::devices::{Devices, Surroundings};
 use super::environment;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
+use super::kernel_routes;
 use super::kernel_settings::{self, SettingsThread};
 use super::port_mapping::PortMapping;
 use super::publisher::{Context, Publisher};
@@ -26,6 +27,7 @@ use sag_pipeline::nat::{Endpoint, Events};
 use sag_pipeline::snapshot::NeighborKey;
 use sag_rtnl::Neighbor;
 use sag_xsk::sys;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -323,6 +325,7 @@ impl Daemon {
             dataplane: &self.running.config.dataplane,
         };
         self.publisher.publish(plan, stale, &mut cx);
+        self.keep_kernel_routes();
         // A pool whose address is gone is free for another one when nobody holds its ports.
         self.update_port_mapping();
         let numbers = &self.compiler.numbers.nexthops;
@@ -414,6 +417,22 @@ impl Daemon {
         }
         self.publisher.refresh_tunnel_records();
         self.keep_tunnel_devices(false);
+    }
+
+    /// Has the kernel go by the routes of the file.
+    pub fn keep_kernel_routes(&mut self) {
+        let (tables, config) = (self.kernel.tables(), &self.running.config);
+        let wanted = match config.dataplane.kernel_routes {
+            true => {
+                let has_default = kernel_routes::default_routes(tables);
+                let device_of =
+                    |no| self.tunnel_devices.name(no).and_then(|n| Some(tables.link_named(n)?.ifindex));
+                let (routes, bindings) = (&self.publisher.routes, &self.publisher.bindings);
+                kernel_routes::wanted(routes, bindings, &device_of, has_default)
+            }
+            false => BTreeSet::new(),
+        };
+        self.tunnel_devices.keep_routes(wanted);
     }
 
     /// Has the kernel's devices of tunnels brought in line. `first`: there may be some of a predecessor.

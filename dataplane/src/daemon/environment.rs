@@ -5,7 +5,7 @@ use crate::config_file;
 use anyhow::{Context, Result, anyhow, bail};
 use sag_bpf::LoadError;
 use sag_model::config::{Config, Dataplane};
-use sag_rtnl::SourceRoutes;
+use sag_rtnl::{ConfigRoutes, SourceRoutes};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -89,6 +89,11 @@ pub fn remove(d: &Dataplane) -> Result<()> {
     match tunnel_devices::remove_all().context("cannot remove the devices of tunnels (netlink)")? {
         0 => {}
         n => println!("removed {n} devices of tunnels"),
+    }
+    let mut routes = ConfigRoutes::open().context("cannot read the kernel's routes (netlink)")?;
+    if !routes.list()?.is_empty() {
+        routes.set(&BTreeSet::new()).context("cannot remove the configuration's routes")?;
+        println!("removed the routes of the configuration from the kernel's table");
     }
     remove_source_routes()
 }

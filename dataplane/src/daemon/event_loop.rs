@@ -46,6 +46,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     daemon.port_mapping.wake_by(poll.registry().try_clone()?, PORT_REQUESTS);
     let _metrics = serve_metrics(&daemon, server.counts())?;
     daemon.keep_tunnel_devices(true);
+    daemon.keep_kernel_routes();
     daemon.reconcile_devices();
 
     let mut events = Events::with_capacity(128);

@@ -35,6 +35,7 @@ mod flow_tables;
 mod grace_periods;
 mod journal;
 mod kernel;
+mod kernel_routes;
 mod kernel_settings;
 mod keys;
 mod metered_rates;

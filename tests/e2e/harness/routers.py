@@ -116,6 +116,41 @@ class Frr(FrrDaemons):
         super().__init__(daemons, ns, configs)
 
 
+class FrrBgp(FrrDaemons):
+    """zebra and bgpd in a namespace: BGP of AS 65001 with one neighbor of AS 65002 by each address, on a device whose
+    carrier does not count."""
+
+    def __init__(self, daemons: Daemons, ns: Namespace, dev: str, neighbors: dict[int, str], networks: dict[int, str]) -> None:
+        bgp = "router bgp 65001\n bgp router-id 192.0.2.1\n no bgp ebgp-requires-policy\n no bgp network import-check\n timers bgp 2 9\n"
+        for address in neighbors.values():
+            bgp += f" neighbor {address} remote-as 65002\n neighbor {address} timers connect 1\n"
+        for family, address in neighbors.items():
+            bgp += f" address-family ipv{family} unicast\n  network {networks[family]}\n  neighbor {address} activate\n exit-address-family\n"
+        zebra = f"{self.ZEBRA}interface {dev}\n no link-detect\n"
+        super().__init__(daemons, ns, {"zebra": zebra, "bgpd": bgp})
+
+
+class BirdBgp:
+    """BIRD in a namespace: AS 65002, which announces a network of each family to AS 65001."""
+
+    def __init__(self, daemons: Daemons, ns: Namespace, own: dict[int, str], neighbors: dict[int, str], networks: dict[int, str]) -> None:
+        bird = program("bird", "/usr/sbin/bird")
+        self.control = daemons.folder / "bird.ctl"
+        conf = daemons.folder / "bird.conf"
+        text = "router id 192.0.2.2;\nlog stderr all;\nprotocol device { scan time 1; }\n"
+        for family in own:
+            text += (
+                f"protocol static net{family} {{ ipv{family}; route {networks[family]} blackhole; }}\n"
+                f"protocol bgp bgp{family} {{ local {own[family]} as 65002; neighbor {neighbors[family]} as 65001; "
+                f"connect delay time 1; hold time 9; ipv{family} {{ import all; export all; next hop self; }}; }}\n"
+            )
+        conf.write_text(text)
+        daemons.start(ns, "bird", [bird, "-f", "-c", conf, "-s", self.control, "-P", daemons.folder / "bird.pid"])
+
+    def show(self, what: str) -> str:
+        return run(["birdc", "-s", self.control, *what.split()], check=False).stdout
+
+
 BIRD = """
 router id 192.0.2.2;
 log stderr all;

@@ -9,7 +9,6 @@ use sag_pipeline::tunnel::Tunnel;
 use sag_testkit::*;
 
 const OWN: [&str; 2] = ["10.255.0.1", "fd00::1"];
-const PEER: [&str; 2] = ["10.255.0.2", "fd00::2"];
 const FAR: [&str; 2] = ["10.30.0.1", "2001:db8:30::1"];
 const LAN_SIDE: [&str; 2] = ["192.168.1.1", "2001:db8:1::1"];
 
@@ -78,7 +77,7 @@ fn what_stays_on_the_link_goes_to_the_device() {
     let t = tunnel(Encap::Ipip, Family::V4);
     let mut r = rig(t.clone());
     for (src, dst) in
-        [(PEER[0], "224.0.0.5"), ("fe80::2", "ff02::5"), ("fe80::2", "fe80::1"), ("::", "ff02::16")]
+        [(FAR[0], "224.0.0.5"), ("fe80::2", "ff02::5"), ("fe80::2", "fe80::1"), ("::", "ff02::16")]
     {
         let packet = Pkt::new(src, dst, 89, vec![2; 44]).ttl(1).ip();
         assert_eq!(from_peer(&mut r, &t, &packet), Outcome::Emitted, "{src} to {dst}");
@@ -97,7 +96,7 @@ fn sources_that_are_not_behind_the_tunnel_do_not_reach_the_machine() {
         ("127.0.0.1", OWN[0], DropReason::SourceMartian),
         ("224.0.0.1", OWN[0], DropReason::SourceMartian),
         ("::1", OWN[1], DropReason::SourceMartian),
-        ("fe80::2", OWN[1], DropReason::ReversePath),
+        ("fe80::77", OWN[1], DropReason::ReversePath),
     ] {
         assert_eq!(from_peer(&mut r, &t, &udp(src, own).ip()), Outcome::Drop(reason), "{src}");
     }

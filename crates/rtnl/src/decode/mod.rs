@@ -10,6 +10,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+use crate::devices::PROTOCOL_CONFIG;
 use crate::route::{NexthopObject, Route};
 use crate::types::{Address, Link, Neighbor};
 use crate::wire::Message;
@@ -42,7 +43,8 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// `Ok(None)` for what the mirror does not follow: other message types, families and tables.
+/// `Ok(None)` for what the mirror does not follow: other message types, families and tables, and the routes that the
+/// gateway itself has taken from its configuration.
 pub(crate) fn decode(message: Message<'_>) -> Result<Option<Event>, Malformed> {
     let bytes = message.payload;
     match message.kind {
@@ -52,11 +54,26 @@ pub(crate) fn decode(message: Message<'_>) -> Result<Option<Event>, Malformed> {
         libc::RTM_DELADDR => iface::address(bytes, true),
         libc::RTM_NEWNEIGH => iface::neighbor(bytes, false),
         libc::RTM_DELNEIGH => iface::neighbor(bytes, true),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE if is_from_config(bytes) => Ok(None),
         libc::RTM_NEWROUTE => route::route(bytes, message.flags, false),
         libc::RTM_DELROUTE => route::route(bytes, message.flags, true),
         route::RTM_NEWNEXTHOP => route::nexthop_object(bytes, false),
         route::RTM_DELNEXTHOP => route::nexthop_object(bytes, true),
         RTM_NEWNETCONF => Ok(Some(Event::Setting)),
         _ => Ok(None),
+    }
+}
+
+/// The protocol of struct rtmsg.
+fn is_from_config(bytes: &[u8]) -> bool {
+    bytes.get(5) == Some(&PROTOCOL_CONFIG)
+}
+
+/// A route that the gateway has taken from its configuration.
+pub(crate) fn config_route(message: Message<'_>) -> Option<Route> {
+    let ours = message.kind == libc::RTM_NEWROUTE && is_from_config(message.payload);
+    match route::route(message.payload, message.flags, false) {
+        Ok(Some(Event::Route { route, .. })) if ours => Some(route),
+        _ => None,
     }
 }

@@ -41,7 +41,6 @@ pub enum Change {
 struct Open {
     no: TunnelNo,
     ifindex: u32,
-    file: Arc<File>,
 }
 
 pub struct Keeper {
@@ -147,16 +146,18 @@ impl Keeper {
         self.keep_addresses(d.ifindex, &w.addresses).map_err(failed)
     }
 
-    /// Addresses of the configuration; those that somebody else has added stay.
+    /// Addresses of the configuration; those that somebody else has added stay. One that cannot be set (a family that
+    /// is switched off) does not keep others from theirs.
     fn keep_addresses(&mut self, ifindex: u32, wanted: &[IpNet]) -> sag_rtnl::Result<()> {
         let there: Vec<_> = self.editor.addresses()?.into_iter().filter(|(i, ..)| *i == ifindex).collect();
+        let mut done = Ok(());
         for (_, net, _) in there.iter().filter(|(_, net, ours)| *ours && !wanted.contains(net)) {
-            self.editor.remove_address(ifindex, *net)?;
+            done = done.and(self.editor.remove_address(ifindex, *net));
         }
         for net in wanted.iter().filter(|net| !there.iter().any(|(_, have, _)| have == *net)) {
-            self.editor.add_address(ifindex, *net)?;
+            done = done.and(self.editor.add_address(ifindex, *net));
         }
-        Ok(())
+        done
     }
 
     fn open_one(&mut self, w: &Wanted, changed: &mut dyn FnMut(Change)) -> Result<u32, String> {
@@ -175,9 +176,8 @@ impl Keeper {
         let change = DeviceChange { alias: Some(&w.alias()), ..DeviceChange::default() };
         self.editor.change(ifindex, &change).map_err(|e| failed("name", &e))?;
         tun::persist(&file).map_err(|e| failed("keep", &e))?;
-        let file = Arc::new(file);
-        self.open.insert(w.name.clone(), Open { no: w.no, ifindex, file: file.clone() });
-        changed(Change::Opened(w.no, file));
+        self.open.insert(w.name.clone(), Open { no: w.no, ifindex });
+        changed(Change::Opened(w.no, Arc::new(file)));
         Ok(ifindex)
     }
 }

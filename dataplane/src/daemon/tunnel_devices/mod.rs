@@ -1,7 +1,8 @@
 //! Devices of the kernel for tunnels ([decision 16](../../../../docs/decisions/0016-tunnel-devices.md)): TUN devices by
 //! which the machine's own programs use a tunnel. A thread of its own makes and changes them, since that waits for the
-//! kernel's network lock, and `/dev/net/tun` is out of reach of the threads that are confined in files; another one
-//! reads what the kernel sends by them. What comes out of a tunnel is written by the worker that has it.
+//! kernel's network lock, and `/dev/net/tun` is out of reach of the threads that are confined in files; the same thread
+//! sets the kernel's routes, some of which lead by these devices. Another one reads what the kernel sends by them. What
+//! comes out of a tunnel is written by the worker that has it.
 
 mod keeper;
 mod reader;
@@ -11,11 +12,14 @@ pub use keeper::{Wanted, remove_all};
 pub use ring::{RingReceiver, RingSender, ring};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use ipnet::IpNet;
 use keeper::{Change, Keeper, Problems};
 use mio::Waker;
 use reader::Reader;
 use sag_model::config::Config;
 use sag_pipeline::tunnel::{TunnelNo, Tunnels};
+use sag_rtnl::{ConfigRoute, ConfigRoutes};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 enum Message {
     Keep(Vec<Wanted>),
+    Routes(BTreeSet<ConfigRoute>),
     Look,
 }
 
@@ -37,6 +42,7 @@ pub struct TunnelDevices {
     to: Sender<Message>,
     changes: Receiver<Change>,
     last: Vec<Wanted>,
+    last_routes: Option<BTreeSet<ConfigRoute>>,
     /// A notice of the kernel is on its way.
     notice: Arc<AtomicBool>,
     problems: Arc<Mutex<Problems>>,
@@ -58,7 +64,7 @@ impl TunnelDevices {
         };
         let work = move || run(&inbox, &shown, &noticed, say);
         std::thread::Builder::new().name("tunnel-devices".into()).spawn(work)?;
-        Ok(TunnelDevices { to, changes, last: Vec::new(), notice, problems, reader: None })
+        Ok(TunnelDevices { to, changes, last: Vec::new(), last_routes: None, notice, problems, reader: None })
     }
 
     /// Starts the thread that reads devices, and hands packets to workers by these rings.
@@ -91,9 +97,18 @@ impl TunnelDevices {
         }
     }
 
+    /// Has the kernel's routes kept from now on. The first time there may be some of a predecessor.
+    pub fn keep_routes(&mut self, wanted: BTreeSet<ConfigRoute>) {
+        if self.last_routes.as_ref() != Some(&wanted) {
+            self.send(Message::Routes(wanted.clone()));
+            self.last_routes = Some(wanted);
+        }
+    }
+
     /// The kernel says that a device has changed.
     pub fn look(&self) {
-        if !self.last.is_empty() && !self.notice.swap(true, Ordering::Relaxed) {
+        let nothing = self.last.is_empty() && self.last_routes.as_ref().is_none_or(BTreeSet::is_empty);
+        if !nothing && !self.notice.swap(true, Ordering::Relaxed) {
             self.send(Message::Look);
         }
     }
@@ -111,6 +126,11 @@ impl TunnelDevices {
             }
         }
         Some(change)
+    }
+
+    /// The device of a tunnel.
+    pub fn name(&self, no: TunnelNo) -> Option<&str> {
+        self.last.iter().find(|w| w.no == no).map(|w| w.name.as_str())
     }
 
     /// Names of the devices.
@@ -143,6 +163,13 @@ fn run(inbox: &Receiver<Message>, shown: &Mutex<Problems>, notice: &AtomicBool, 
             return;
         }
     };
+    let mut routes = match RouteKeeper::open() {
+        Ok(routes) => routes,
+        Err(error) => {
+            tracing::error!(%error, "the kernel gets no routes of the configuration");
+            return;
+        }
+    };
     let mut wanted = Vec::new();
     let mut before = Problems::new();
     loop {
@@ -153,9 +180,14 @@ fn run(inbox: &Receiver<Message>, shown: &Mutex<Problems>, notice: &AtomicBool, 
         };
         match message {
             Ok(Message::Keep(new)) => wanted = new,
+            Ok(Message::Routes(new)) => {
+                routes.keep(new);
+                continue;
+            }
             Ok(Message::Look) => {
                 std::thread::sleep(PAUSE);
                 notice.store(false, Ordering::Relaxed);
+                routes.look();
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -173,5 +205,46 @@ fn run(inbox: &Receiver<Message>, shown: &Mutex<Problems>, notice: &AtomicBool, 
         }
         shown.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&problems);
         before = problems;
+    }
+}
+
+/// The kernel's routes, as they were last wanted.
+struct RouteKeeper {
+    routes: ConfigRoutes,
+    wanted: BTreeSet<ConfigRoute>,
+    /// What the kernel refused the last time; it is in the log.
+    refused: BTreeMap<IpNet, String>,
+}
+
+impl RouteKeeper {
+    fn open() -> sag_rtnl::Result<RouteKeeper> {
+        Ok(RouteKeeper { routes: ConfigRoutes::open()?, wanted: BTreeSet::new(), refused: BTreeMap::new() })
+    }
+
+    fn keep(&mut self, wanted: BTreeSet<ConfigRoute>) {
+        self.wanted = wanted;
+        self.set();
+    }
+
+    /// Devices have changed, and the kernel may have dropped routes with them.
+    fn look(&mut self) {
+        if !self.wanted.is_empty() {
+            self.set();
+        }
+    }
+
+    fn set(&mut self) {
+        let refused: BTreeMap<IpNet, String> = match self.routes.set(&self.wanted) {
+            Ok(refused) => refused.into_iter().map(|(dst, error)| (dst, error.to_string())).collect(),
+            Err(error) => {
+                tracing::warn!(event = "kernel-route", %error, "the kernel's routes cannot be set");
+                return;
+            }
+        };
+        // A device that is down takes its routes along: nothing to warn of.
+        for (dst, why) in refused.iter().filter(|(dst, why)| self.refused.get(*dst) != Some(why)) {
+            tracing::info!(event = "kernel-route", %dst, "the kernel has no route of the configuration there: {why}");
+        }
+        self.refused = refused;
     }
 }

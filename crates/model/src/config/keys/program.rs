@@ -63,6 +63,9 @@ table! {
         /// set as a router needs them and put back by `sag-vcpe unload`; `keep`: they are left as they are
         /// ([kernel.md](kernel.md#settings)).
         pub kernel_settings: KernelSettings = KernelSettings::Router => key();
+        /// The kernel has the routes of this file too, [for what the machine itself
+        /// sends](kernel.md#what-the-gateway-writes-into-the-kernels-tables).
+        pub kernel_routes: bool = true => key();
         /// Verdict when ACLs exist and no rule matches.
         pub acl_default: Policy = Policy::Accept => key();
         /// Hosts behind LAN ports get an ICMP error (administratively prohibited) about a packet that an ACL drops; all
