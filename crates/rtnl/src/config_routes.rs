@@ -4,9 +4,8 @@
 //! mirror leaves them out: who has written them knows them already, and better.
 
 use crate::decode;
-use crate::devices::PROTOCOL_CONFIG;
 use crate::error::{Error, Result};
-use crate::route::{Route, RouteKind, Table};
+use crate::route::{PROTOCOL_CONFIG, Route, RouteKind, Table};
 use crate::socket::Requester;
 use crate::wire::{self, octets, request};
 use ipnet::IpNet;

@@ -4,16 +4,13 @@
 //! 5.18) who has set it, so both are found again by the next process.
 
 use crate::error::{Error, Result};
+use crate::route::PROTOCOL_CONFIG;
 use crate::socket::Requester;
 use crate::wire::{self, attributes, ip, text, u8_at, u32_at};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use std::net::IpAddr;
-
-/// The protocol number of addresses and routes that the gateway takes from its configuration (`/etc/iproute2/rt_protos`
-/// leaves it free).
-pub const PROTOCOL_CONFIG: u8 = 0x5B;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;

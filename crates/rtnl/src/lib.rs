@@ -60,12 +60,13 @@ mod wire;
 
 pub use apply::Changes;
 pub use config_routes::{ConfigHop, ConfigRoute, ConfigRoutes, RejectRoute};
-pub use devices::{Device, DeviceChange, DeviceEditor, PROTOCOL_CONFIG};
+pub use devices::{Device, DeviceChange, DeviceEditor};
 pub use editor::Editor;
 pub use error::{Error, Result};
 pub use mirror::Mirror;
 pub use route::{
-    Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, RouterPreference, Table,
+    Nexthop, NexthopObject, NexthopTarget, PROTOCOL_CONFIG, Route, RouteKind, RouteProtocol,
+    RouterPreference, Table,
 };
 pub use sockets::{OwnSocket, SocketReader};
 pub use source_routes::{SourceRoute, SourceRoutes};

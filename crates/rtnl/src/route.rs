@@ -4,6 +4,10 @@ use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 
+/// The protocol number of addresses and routes that the gateway takes from its configuration (`/etc/iproute2/rt_protos`
+/// leaves it free).
+pub const PROTOCOL_CONFIG: u8 = 0x5B;
+
 /// A routing table. First those that the kernel consults under its default rules, in the order of these rules. Of others
 /// (VRFs, policy routing) the mirror has those that it is to follow ([`crate::Mirror::follow_tables`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

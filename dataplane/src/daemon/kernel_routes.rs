@@ -3,7 +3,7 @@
 use sag_compile::{PortBinding, RouteRow, RouteSource};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::tunnel::TunnelNo;
-use sag_rtnl::{ConfigHop, ConfigRoute, RejectRoute, RouteKind, Tables};
+use sag_rtnl::{ConfigHop, ConfigRoute, RejectRoute, RouteKind, Table, Tables};
 use std::collections::BTreeSet;
 
 /// The routes of the file that packets go by, as far as the kernel has their devices: ports, and tunnels with a device.
@@ -54,7 +54,9 @@ pub fn wanted(
 /// Whether somebody has set a default route, of IPv4 and of IPv6.
 pub fn default_routes(tables: &Tables) -> [bool; 2] {
     let mut has = [false; 2];
-    for r in tables.routes_sorted().filter(|r| r.dst.prefix_len() == 0 && r.kind == RouteKind::Unicast) {
+    let of_main = |r: &&sag_rtnl::Route| matches!(r.table, Table::Main | Table::Default);
+    let routes = tables.routes_sorted().filter(of_main);
+    for r in routes.filter(|r| r.dst.prefix_len() == 0 && r.kind == RouteKind::Unicast) {
         has[usize::from(r.dst.addr().is_ipv6())] = true;
     }
     has
@@ -66,7 +68,6 @@ mod tests {
     use sag_model::config::ReversePath;
     use sag_model::{MacAddr, PortIdx, Role, VrfNo, Zone};
     use sag_pipeline::snapshot::Port;
-    use sag_rtnl::Table;
     use std::net::IpAddr;
 
     fn binding(idx: u8) -> PortBinding {

@@ -117,17 +117,15 @@ class Frr(FrrDaemons):
 
 
 class FrrBgp(FrrDaemons):
-    """zebra and bgpd in a namespace: BGP of AS 65001 with one neighbor of AS 65002 by each address, on a device whose
-    carrier does not count."""
+    """zebra and bgpd in a namespace: BGP of AS 65001 with one neighbor of AS 65002 by each address."""
 
-    def __init__(self, daemons: Daemons, ns: Namespace, dev: str, neighbors: dict[int, str], networks: dict[int, str]) -> None:
+    def __init__(self, daemons: Daemons, ns: Namespace, neighbors: dict[int, str], networks: dict[int, str]) -> None:
         bgp = "router bgp 65001\n bgp router-id 192.0.2.1\n no bgp ebgp-requires-policy\n no bgp network import-check\n timers bgp 2 9\n"
         for address in neighbors.values():
             bgp += f" neighbor {address} remote-as 65002\n neighbor {address} timers connect 1\n"
         for family, address in neighbors.items():
             bgp += f" address-family ipv{family} unicast\n  network {networks[family]}\n  neighbor {address} activate\n exit-address-family\n"
-        zebra = f"{self.ZEBRA}interface {dev}\n no link-detect\n"
-        super().__init__(daemons, ns, {"zebra": zebra, "bgpd": bgp})
+        super().__init__(daemons, ns, {"zebra": "hostname test\n", "bgpd": bgp})
 
 
 class BirdBgp:

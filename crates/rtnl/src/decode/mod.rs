@@ -10,8 +10,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use crate::devices::PROTOCOL_CONFIG;
-use crate::route::{NexthopObject, Route};
+use crate::route::{NexthopObject, PROTOCOL_CONFIG, Route};
 use crate::types::{Address, Link, Neighbor};
 use crate::wire::Message;
 use std::net::IpAddr;

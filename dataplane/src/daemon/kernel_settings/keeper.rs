@@ -162,6 +162,8 @@ impl Keeper {
             {
                 match self.sysctl.write(key, &name, e.before) {
                     Ok(()) => done += 1,
+                    // The device has just gone.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => {
                         tracing::warn!(setting = key.name(&name), %error, "the kernel setting cannot be put back");
                     }

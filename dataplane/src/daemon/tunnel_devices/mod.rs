@@ -1,4 +1,4 @@
-//! Devices of the kernel for tunnels ([decision 16](../../../../docs/decisions/0016-tunnel-devices.md)): TUN devices by
+//! Devices of the kernel for tunnels (docs/decisions/0016-tunnel-devices.md): TUN devices by
 //! which the machine's own programs use a tunnel. A thread of its own makes and changes them, since that waits for the
 //! kernel's network lock, and `/dev/net/tun` is out of reach of the threads that are confined in files; the same thread
 //! sets the kernel's routes, some of which lead by these devices. Another one reads what the kernel sends by them. What
