@@ -59,11 +59,22 @@ pub enum Local {
         #[arg(long, value_name = "PATH")]
         dir: Option<PathBuf>,
     },
+    /// DHCP on LAN ports: ranges, relays and leases; no gateway is asked
+    Dhcp(LanArgs),
+    /// DNS forwarder of LAN ports: servers, and domains with their own; no gateway is asked
+    Dns(LanArgs),
     /// Completions for a shell, as in `source <(sagctl completions bash)`
     Completions { shell: Shell },
     /// Man pages and completions, for packages
     #[command(hide = true)]
     Manual(Manual),
+}
+
+#[derive(Debug, Args)]
+pub struct LanArgs {
+    /// Directory of the agent's services of LAN ports [default: the only one in /run/sag-lan]
+    #[arg(long, value_name = "PATH")]
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

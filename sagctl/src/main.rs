@@ -19,7 +19,7 @@ mod units;
 mod watch;
 
 use clap::{CommandFactory, Parser};
-use cli::{Cli, Command, ConfigCommand, Local, SessionsCommand, Task, TunnelsCommand};
+use cli::{Cli, Command, ConfigCommand, LanArgs, Local, SessionsCommand, Task, TunnelsCommand};
 use client::{Client, Failure};
 use input::{document, from_json, rekey};
 use page::Page;
@@ -27,6 +27,7 @@ use sag_model::control::{Op, SessionFlush, TunnelConfirm, TunnelKeyQuery, Tunnel
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -48,6 +49,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Task::Ask(command) => ask(cli, command),
         Task::Local(Local::Manual(manual)) => manual.write(Cli::command()).map_err(Failure::Output),
         Task::Local(Local::Routing { dir }) => routing(cli, dir.as_deref()),
+        Task::Local(Local::Dhcp(args)) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            lan(cli, args, |status, page| render::dhcp(status, now, page))
+        }
+        Task::Local(Local::Dns(args)) => lan(cli, args, render::dns),
         Task::Local(Local::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "sagctl", &mut text);
@@ -69,6 +75,29 @@ fn routing(cli: &Cli, dir: Option<&Path>) -> Result<(), Failure> {
     let as_json = |e: serde_json::Error| refused(format!("not the answer of a routing service: {e}"));
     let answer = client::Answer::of(&status).map_err(as_json)?;
     let text = if cli.json { answer.pretty() } else { render::routing(&answer.read()?, &cli.page()) };
+    output::print(&text)
+}
+
+/// What the agent has written down about LAN ports.
+fn lan(
+    cli: &Cli,
+    args: &LanArgs,
+    render: impl Fn(&sag_dnsmasq::Status, &Page) -> String,
+) -> Result<(), Failure> {
+    const REMEDY: &str =
+        "the agent serves LANs where dnsmasq is installed and the cloud says so: docs/dhcp-dns.md";
+    let failed = |message: String| Failure::Connection { message, remedy: REMEDY.to_owned() };
+    let dir = match &args.dir {
+        Some(dir) => dir.clone(),
+        None => sag_dnsmasq::place(Path::new(sag_dnsmasq::PLACE)).map_err(failed)?,
+    };
+    let file = dir.join(sag_dnsmasq::STATUS);
+    let wrong = |e: &dyn std::fmt::Display| failed(format!("{}: {e}", file.display()));
+    let text = std::fs::read_to_string(&file).map_err(|e| wrong(&e))?;
+    let status: sag_dnsmasq::Status = serde_json::from_str(&text).map_err(|e| wrong(&e))?;
+    // Hosts choose their names.
+    let answer = client::Answer::of(&status).map_err(|e| wrong(&e))?;
+    let text = if cli.json { answer.pretty() } else { render(&answer.read()?, &cli.page()) };
     output::print(&text)
 }
 

@@ -3,6 +3,7 @@
 mod acl;
 mod config;
 mod explain;
+mod lan;
 mod nat;
 mod ports;
 mod qos;
@@ -18,6 +19,7 @@ mod tests;
 pub use acl::{acl, log as acl_log};
 pub use config::{applied as config_applied, diff as config_diff, show as config_show};
 pub use explain::explain;
+pub use lan::{dhcp, dns};
 pub use nat::{bindings as nat_bindings, count as nat_binding_count, mappings as nat_mappings, nat};
 pub use ports::{drops, ports};
 pub use qos::qos;

@@ -71,6 +71,43 @@ fn routing_of_both_protocols() {
     assert_eq!(said, "no routing protocol is in use\nmissing packages: frr, frr-pythontools\n");
 }
 
+#[test]
+fn addresses_and_names_of_lans() {
+    let status: sag_dnsmasq::Status = from(json!({
+        "Version": "0.1.0", "Daemon": {"Name": "dnsmasq", "Pid": 4101, "Restarts": 2, "Problem": ""},
+        "Ports": [
+            {"Port": "1", "Device": "lan-a", "Dhcp": "server", "Addresses": "192.168.100.100-192.168.100.200",
+                "Lease": 43200, "Leases": 2, "Room": 101, "Advertises": true},
+            {"Port": "4", "Device": "lan-b", "Dhcp": "relay", "Addresses": "10.9.0.1 10.9.0.2"},
+            {"Port": "5", "Device": "lan-c", "Dhcp": "", "Addresses": ""},
+        ],
+        "Leases": [
+            {"Address": "192.168.100.101", "Mac": "02:00:00:00:00:01", "Name": "", "Expires": 0, "Port": "1"},
+            {"Address": "192.168.100.102", "Mac": "02:00:00:00:00:02", "Name": "laptop-of-somebody", "Expires": 8600, "Port": "1"},
+        ],
+        "Forwards": true, "Servers": ["192.0.2.53", "2001:db8::53"], "ServersFile": "",
+        "Domains": [{"Domain": "corp.example", "Servers": ["10.9.0.53", "10.9.0.54"], "Device": ""},
+            {"Domain": "*.lab.example", "Servers": ["2001:db8:100:200:300:400:500:54"], "Device": "wan"}],
+        "Problems": [{"Section": "Lan", "Object": "DHCP server of port 5", "Reason": "192.0.2.70 is no address of a host in 192.0.2.0/26"},
+            {"Section": "DnsForwards", "Object": "DNS servers of far.example", "Reason": "port 7 has no network device or no role"}],
+    }));
+    golden("dhcp", |page| dhcp(&status, 5000, page));
+    golden("dns", |page| dns(&status, page));
+    let page = Page { width: 80, color: false };
+    let none = sag_dnsmasq::Status::default();
+    assert_eq!(dhcp(&none, 0, &page), "no LAN port gives addresses\n");
+    assert_eq!(dns(&none, &page), "no names are looked up for the LANs\n");
+    let missing: sag_dnsmasq::Status = from(json!({"Unable": "not installed: dnsmasq-base",
+        "Problems": [{"Section": "Dns", "Object": "DNS servers", "Reason": "not installed: dnsmasq-base"}]}));
+    let said = "dnsmasq: not installed: dnsmasq-base\n\nproblem: DNS servers: not installed: dnsmasq-base\n";
+    assert_eq!(dns(&missing, &page), said);
+    let down: sag_dnsmasq::Status =
+        from(json!({"Daemon": {"Pid": null, "Problem": "it has ended (code 2)"}}));
+    assert_eq!(dhcp(&down, 0, &page), "dnsmasq: does not run: it has ended (code 2)\n");
+    let file: sag_dnsmasq::Status = from(json!({"Forwards": true, "ServersFile": "/etc/resolv.conf"}));
+    assert_eq!(dns(&file, &page), "servers: those of /etc/resolv.conf\n");
+}
+
 fn a_status(factor: u64) -> Status {
     from(json!({
         "version": "0.1.0", "pid": 4242, "uptime_s": 273_600, "config_epoch": 7,
