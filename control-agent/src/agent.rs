@@ -21,6 +21,7 @@ use crate::dns;
 use crate::events::{Event, Fetched, Generation};
 use crate::files;
 use crate::health::Checks;
+use crate::lan_services;
 use crate::measure::{Job, Measurer};
 use crate::probes::Probes;
 use crate::pull::Puller;
@@ -77,6 +78,7 @@ pub fn run(config: Config) -> Result<u8> {
         files::warn_of_exposed_keys(file);
     }
     let _lock = lock_state_dir(&config)?;
+    lan_services::make_place(&config);
     // It needs more than what is left afterwards.
     let service = routing::start_service(&config);
     // Before there are other threads.
@@ -98,10 +100,11 @@ pub fn run(config: Config) -> Result<u8> {
     agent.serve(&inbox)
 }
 
-/// Gives up what the agent does not need. DHCP clients, which it runs, need more than itself.
+/// Gives up what the agent does not need. DHCP clients and dnsmasq, which it runs, need more than itself.
 fn confine(config: &Config) {
     sag_sandbox::protect_memory();
-    let children = config.dhcp_client != Dhcp::Off;
+    let (clients, lan) = (config.dhcp_client != Dhcp::Off, lan_services::may_run(config));
+    let children = clients || lan;
     let mut capabilities = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
     if children {
         capabilities |= CapabilitySet::NET_BIND_SERVICE;
@@ -112,13 +115,20 @@ fn confine(config: &Config) {
         capabilities |=
             CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::CHOWN;
         if children {
-            // They become other users in directories of their own.
-            capabilities |= CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SYS_CHROOT;
+            // They become other users.
+            capabilities |= CapabilitySet::SETUID | CapabilitySet::SETGID;
+        }
+        if clients {
+            // In directories of their own.
+            capabilities |= CapabilitySet::SYS_CHROOT;
         }
     }
     let mut write = vec![config.state_dir.clone()];
     write.extend(config.vcpe_config.iter().filter_map(|f| f.parent()).map(Path::to_owned));
-    if children {
+    if lan {
+        write.extend(config.lan.dir.parent().map(Path::to_owned));
+    }
+    if clients {
         write.extend(["/etc", "/run", "/var", "/tmp"].map(PathBuf::from));
     }
     let files = [
@@ -310,6 +320,9 @@ impl Agent {
                 && let Err(fault) = self.applier.reconcile(&self.checks.verdicts())
             {
                 self.complain(&fault);
+            }
+            if self.applier.lan.tend() {
+                self.report_soon();
             }
             // The other members of the network need a new key or address at once.
             if self.applier.announcement() != self.announced {
@@ -517,7 +530,8 @@ impl Agent {
         let health = self.checks.states();
         let announcement = self.applier.announcement();
         self.announced.clone_from(&announcement);
-        let network = self.applier.network_notices();
+        let mut network = self.applier.network_notices();
+        network.extend(self.applier.lan.deviations().iter().map(ToString::to_string));
         let deviations = report::bounded(self.applier.deviations());
         let facts = Facts {
             compiled: self.applier.current.as_ref().map(|c| &c.compiled),
@@ -529,10 +543,11 @@ impl Agent {
             announcement,
             network,
             deviations,
-            dns: dns::servers(&self.config.resolv_conf).ok(),
+            dns: self.applier.lan.servers().or_else(|| dns::servers(&self.config.resolv_conf).ok()),
             measured: self.measurer.measured(),
             access_point_interval: self.config.access_point_interval,
             routing: &self.applier.routing,
+            lan: self.applier.lan.capabilities(),
         };
         match report::state(&self.applier.vcpe, &mut self.rates, &facts) {
             Ok(state) => reporter.state(state),

@@ -22,6 +22,7 @@ use crate::dhcp::DhcpClients;
 use crate::files::{self, Unwritten};
 use crate::health::Verdict;
 use crate::identity;
+use crate::lan_services::LanServer;
 use crate::overlay::{LocalEndpoint, peer_key};
 use crate::peers::{Peers, PeersFile};
 use crate::routing::{self, Routing};
@@ -63,6 +64,8 @@ pub struct Applier {
     pub routing: Routing,
     /// Neighbors that the machine has no device for.
     unreached: Vec<Deviation>,
+    /// DHCP server, DNS forwarder.
+    pub lan: LanServer,
     /// The gateway's own sections, and the process that showed them.
     base: Option<(u32, Base)>,
     pub current: Option<InForce>,
@@ -126,6 +129,7 @@ impl Applier {
             .ok();
         let vcpe = Vcpe::new(&config.vcpe_socket);
         let dhcp = DhcpClients::new(config.dhcp_client, &config.state_dir);
+        let lan = LanServer::new(&config);
         let identity = identity::load(&config.state_dir)
             .inspect_err(|error| tracing::error!(error, "this device has no identity"));
         let peers = PeersFile::new(&config.state_dir);
@@ -137,6 +141,7 @@ impl Applier {
             dhcp,
             routing,
             unreached: Vec::new(),
+            lan,
             base: None,
             current: None,
             moved: false,
@@ -215,6 +220,8 @@ impl Applier {
         };
         changed |= self.addresses(&compiled);
         self.learn_routes(&compiled, &good.desired, health);
+        let tables = self.system.as_mut().and_then(|s| s.tables().ok());
+        self.lan.set(&compiled.lan, &self.config, tables);
         crash::point("after-addresses");
         self.exchange_keys(&compiled, status.pid)?;
         let known = self.current.as_ref().map(|c| &c.good);

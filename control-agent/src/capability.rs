@@ -1,5 +1,6 @@
 //! What a device of this version can put in force (`Capabilities` of the state report), whatever is installed on it. BGP
-//! and OSPF are there where FRR is ([`crate::routing`]).
+//! and OSPF are there where FRR is ([`crate::routing`]), DHCP server and DNS forwarder where dnsmasq is
+//! ([`crate::lan_services`]).
 
 use sag_southbound::Capability;
 

@@ -1,5 +1,6 @@
 //! `agent.toml`, validated as a whole: place and remedy for every refusal.
 
+mod lan;
 mod routing;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::overlay::Trust;
+use lan::RawLan;
+pub use lan::{LanConfig, LanMode, Relay};
 use routing::RawRouting;
 pub use routing::{LocalNeighbor, Routing, RoutingMode};
 
@@ -62,6 +65,8 @@ struct Raw {
     log: Option<String>,
     #[serde(default)]
     routing: RawRouting,
+    #[serde(default)]
+    lan: RawLan,
     #[serde(default)]
     ports: BTreeMap<String, RawPort>,
     #[serde(default)]
@@ -180,6 +185,7 @@ pub struct Config {
     pub log: String,
     pub ports: BTreeMap<String, Wiring>,
     pub routing: Routing,
+    pub lan: LanConfig,
 }
 
 impl Config {
@@ -252,6 +258,7 @@ impl Raw {
             listed.insert(sn, text);
         }
         let routing = self.routing.validate(place, &self.smart_ag_sn)?;
+        let lan = self.lan.validate(place, &self.smart_ag_sn)?;
         let only_listed = self.peer_trust == Some(PeerTrust::Listed);
         Ok(Config {
             endpoint: endpoint(&self.endpoint).map_err(|p| wrong(at("endpoint"), p, ENDPOINT))?,
@@ -289,6 +296,7 @@ impl Raw {
             smart_ag_sn: self.smart_ag_sn,
             ports,
             routing,
+            lan,
         })
     }
 }

@@ -8,8 +8,8 @@ mod rows;
 
 pub use lenient::read_document;
 pub use rows::{
-    AccessPoint, Acl, Bgp, Car, Ccn, Distribution, DnatEntry, EccInterface, Ha, HealthCheck, Lan, Member,
-    Ospf, Peer, Policy, PortProtocol, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
+    AccessPoint, Acl, Bgp, Car, Ccn, Distribution, DnatEntry, Dns, DnsForward, EccInterface, Ha, HealthCheck,
+    Lan, Member, Ospf, Peer, Policy, PortProtocol, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
 };
 
 use std::collections::BTreeMap;
@@ -47,6 +47,10 @@ pub struct Desired {
     pub port_protocols: Vec<PortProtocol>,
     /// The virtual address of two devices.
     pub ha: Option<Ha>,
+    /// DNS servers of the device.
+    pub dns: Option<Dns>,
+    /// Domains with DNS servers of their own.
+    pub dns_forwards: Vec<DnsForward>,
     #[serde(deserialize_with = "switch")]
     pub wan_snat: Option<Switch>,
     pub acls: Vec<Acl>,
@@ -130,6 +134,8 @@ impl From<DeviceDocument> for Desired {
             ospf: doc.ospf.map(Ospf::from),
             port_protocols: doc.port_protocols.into_iter().map(PortProtocol::from).collect(),
             ha: doc.ha.and_then(|ha| Ha::try_from(ha).ok()),
+            dns: doc.dns.map(Dns::from),
+            dns_forwards: converted(doc.dns_forwards),
             wan_snat: doc.wan_snat,
             acls: converted(order::by_time(doc.acls)),
             qos: converted(doc.qos),
@@ -166,8 +172,6 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
             out.push(what.to_owned());
         }
     };
-    note(doc.dns.as_ref().is_some_and(|d| *d != Default::default()), "DNS servers");
-    note(!doc.dns_forwards.is_empty(), "DNS servers of domains");
     let accelerated = doc.gateway.as_ref().and_then(|g| g.accelerate_bandwidth);
     note(accelerated.is_some_and(|n| n > 0), "application acceleration");
     for task in doc.probe_tasks.iter().filter(|t| !is_known(t)) {
@@ -187,9 +191,6 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
     for (name, wan) in &doc.wan {
         note(wan.ip_type == Some(AddressMode::Pppoe), &format!("PPPoE on port {name}"));
         note(wan.weight.is_some_and(|w| w != 100), &format!("the weight of port {name}"));
-    }
-    for (name, lan) in &doc.lan {
-        note(lan.ip_type == Some(AddressMode::Dhcp), &format!("the DHCP server on port {name}"));
     }
     out
 }

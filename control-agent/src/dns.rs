@@ -35,14 +35,15 @@ fn read(path: &Path) -> io::Result<Vec<IpAddr>> {
 /// # Errors
 /// The file of the resolver cannot be read.
 pub fn servers(resolv_conf: &Path) -> io::Result<Vec<IpAddr>> {
-    let servers = read(resolv_conf)?;
-    if servers == [STUB]
-        && let Ok(behind) = read(&PathBuf::from(RESOLVED))
-        && !behind.is_empty()
-    {
-        return Ok(behind);
-    }
-    Ok(servers)
+    read(&file(resolv_conf))
+}
+
+/// The file with the servers in use: where systemd-resolved answers itself, that of the servers that it asks.
+pub fn file(resolv_conf: &Path) -> PathBuf {
+    let behind = Path::new(RESOLVED);
+    let is_stub = read(resolv_conf).is_ok_and(|servers| servers == [STUB]);
+    let is_known = is_stub && read(behind).is_ok_and(|servers| !servers.is_empty());
+    if is_known { behind } else { resolv_conf }.to_owned()
 }
 
 /// What a server answered.

@@ -27,6 +27,7 @@ pub mod files;
 pub mod health;
 pub mod icmp;
 pub mod identity;
+pub mod lan_services;
 pub mod measure;
 pub mod overlay;
 pub mod peers;

@@ -5,7 +5,7 @@ mod answers;
 use std::time::Duration;
 
 use sag_southbound::{
-    AclRule, DistributionRule, DnatEntry, HealthCheck, PortRole, PublishStrategy, QosCar, QosPolicy,
+    AclRule, DistributionRule, DnatEntry, Dns, HealthCheck, PortRole, PublishStrategy, QosCar, QosPolicy,
     SnatEntry, Wire,
 };
 
@@ -97,6 +97,9 @@ impl<'a> Poller<'a> {
         }
         if let Some(answer) = self.of_device::<LanList>("DescribeSagLanList", &[])? {
             d.lans = answer.lans.into_iter().filter_map(|l| l.named()).collect();
+        }
+        if let Some(answer) = self.of_device::<Dns>("DescribeSagUserDns", &[])? {
+            d.dns = Some(answer.into());
         }
         if let Some(answer) = self.of_device::<RouteList>("DescribeSagStaticRouteList", &[])? {
             d.routes = converted(answer.routes);

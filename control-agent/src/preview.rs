@@ -46,8 +46,9 @@ pub fn preview(document: Value, base: Option<&Base>) -> Result<Value> {
     let plan = base.map(|base| plan(&desired, base));
     mask(&mut desired);
     let ignored = std::mem::take(&mut desired.ignored);
-    let capabilities =
-        CAPABILITIES.into_iter().chain([Capability::Bgp, Capability::Ospf, Capability::Vrrp]).collect();
+    let installed =
+        [Capability::Bgp, Capability::Ospf, Capability::Vrrp, Capability::Dns, Capability::DhcpServer];
+    let capabilities = CAPABILITIES.into_iter().chain(installed).collect();
     let can = StateReport { capabilities: Some(capabilities), ..StateReport::default() };
     let can = serde_json::to_value(can)?["Capabilities"].take();
     let mut out =
@@ -83,12 +84,12 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_told_apart() {
-        let document = json!({"ProtocolVersion": "1.3", "Revision": 3, "Dns": {"MasterDns": "192.0.2.53"},
+        let document = json!({"ProtocolVersion": "1.3", "Revision": 3, "RemoteAccessIp": "192.0.2.53",
             "Gateway": {"Bandwidth": 50}, "Commands": [{"Name": "Reboot", "Args": {}, "Revision": 3},
             {"Name": "Dance", "Args": {}, "Revision": 3}]});
         let seen = preview(document, None).expect("a document");
         assert_eq!(seen["Desired"]["bandwidth"], 50);
-        assert_eq!(seen["WithoutEffect"], json!(["DNS servers"]));
+        assert_eq!(seen["WithoutEffect"], json!(["remote access"]));
         let outcomes: Vec<&Value> = (0..2).map(|i| &seen["Commands"][i]["Outcome"]).collect();
         assert_eq!(outcomes, [&json!("Done"), &json!("UnknownCommand")]);
         assert!(seen["Capabilities"].as_array().is_some_and(|c| c.contains(&json!("Acl"))));

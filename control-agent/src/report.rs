@@ -8,8 +8,8 @@ use sag_model::Role;
 use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
 use sag_rtnl::Tables;
 use sag_southbound::{
-    Announcement, Deviation, Dns, DropCount, HealthState, PortRole, PortState, ProbeTaskState, RouteState,
-    SessionCount, StateReport, Talker, TunnelState, Version, WanState,
+    Announcement, Capability, Deviation, Dns, DropCount, HealthState, PortRole, PortState, ProbeTaskState,
+    RouteState, SessionCount, StateReport, Talker, TunnelState, Version, WanState,
 };
 
 use crate::capability::CAPABILITIES;
@@ -68,6 +68,8 @@ pub struct Facts<'a> {
     pub access_point_interval: Option<Duration>,
     /// BGP and OSPF.
     pub routing: &'a Routing,
+    /// DHCP and DNS, if the device can serve LANs.
+    pub lan: Vec<Capability>,
 }
 
 /// Asks the gateway for its state.
@@ -104,7 +106,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         enable_optimization: Some(tunnels.iter().any(|t| t.fec)),
         tunnels,
         dpi_supported: Some(false),
-        capabilities: Some(CAPABILITIES.into_iter().chain(facts.routing.capabilities()).collect()),
+        capabilities: Some(capabilities(facts)),
         applied_revision: facts.revision,
         config_epoch: Some(status.config_epoch.into()),
         clock_offset: Some(facts.clock_offset),
@@ -127,6 +129,12 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         monitor_version: Some(crate::VERSION.to_owned()),
         ..StateReport::default()
     })
+}
+
+/// What the device can do, with what is installed on it.
+fn capabilities(facts: &Facts<'_>) -> Vec<Capability> {
+    let installed = facts.routing.capabilities().into_iter().chain(facts.lan.iter().cloned());
+    CAPABILITIES.into_iter().chain(installed).collect()
 }
 
 /// Deviations of one report. Their number is that of objects with mistakes; the log has them all.

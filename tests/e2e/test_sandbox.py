@@ -9,6 +9,7 @@ import pytest
 from harness.cloud import Agent, Branch, api_names, cloud_of, pings, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
+from harness.lan import leased
 from harness.net import run
 from harness.sandbox import UNITS, USER, Unit, mask, own, privileges, reachable
 from harness.traffic import http_server
@@ -112,6 +113,7 @@ def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
         assert Path(f"/proc/{cloud.process.pid}/status").stat().st_uid == 0, "not dumpable"
         sag, sn = cloud.gateway()
         agent = Agent(lab, cloud, sag, sn)
+        agent.sections = f'[lan]\nping = false\ndir = "{agent.folder / "lan"}"\n'
         own(agent.folder)
         runs = Unit("sag-agent")
         agent.bin = runs.wrapper(folder, reachable(agent.bin, folder), {agent.folder: agent.folder})
@@ -119,8 +121,9 @@ def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
         agent.start()
         try:
             within(10, "in force", branch.in_force, agent.tail)
-            # It runs no DHCP client here.
-            granted(agent.process.pid, runs, ["net_bind_service"])
+            # It runs no DHCP client here, but dnsmasq where that is installed.
+            has_dnsmasq = Path("/usr/sbin/dnsmasq").exists()
+            granted(agent.process.pid, runs, [] if has_dnsmasq else ["net_bind_service"])
             # By the control socket.
             branch.snat("ENABLE")
             branch.soon("SNAT", lambda: branch.source() == A.GW_WAN[4], 3)
@@ -129,6 +132,11 @@ def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
             lab.lan2.ip(f"neigh replace 10.44.0.1 lladdr {lab.gw.mac('lan-b')} dev eth0 nud permanent")
             branch.device("ModifySagLan", PortName="4", IPType="STATIC", IP="10.44.0.1", Mask="255.255.255.0")
             branch.soon("address", lambda: pings(lab.lan2, "10.44.0.1"), 3)
+            # dnsmasq has its ports, and its files, as this user.
+            if has_dnsmasq and shutil.which("udhcpc"):
+                branch.device("ModifySagLan", PortName="4", IPType="DHCP", IP="10.44.0.1", Mask="255.255.255.0")
+                branch.soon("lease", lambda: leased(lab.lan2, "eth0", folder).get("router") == "10.44.0.1", 3)
+                branch.device("ModifySagLan", PortName="4", IPType="STATIC", IP="10.44.0.1", Mask="255.255.255.0")
             # By a socket of ICMP, where there are no unprivileged ones.
             lab.gw.run(["sysctl", "-q", "-w", "net.ipv4.ping_group_range=1 0"])
             check = branch.mine("CreateHealthCheck", Name="far", Type="ICMP_ECHO", SrcIpAddr=A.GW_EXPRESS[4], DstIpAddr=A.POP[4],

@@ -22,7 +22,6 @@ Params = Callable[[Any], dict[str, Any]]
 ACTS, MEASURED, STORED, WAITS, REFUSED = "acts", "measured", "stored", "waits", "refused"
 
 # What a gateway cannot do yet, or never will: why an operation waits or is refused.
-DNS = "DNS server"
 CONSOLE = "web console and remote access"
 DPI = "application recognition"
 LOGS = "flow logs"
@@ -33,10 +32,9 @@ VBR = "leased lines to border routers (VBR)"
 ACCELERATION = "application acceleration"
 RADIO = "Wi-Fi and 4G"
 POINTS = "access points"
-DHCP = "DHCP server"
 PPPOE = "PPPoE"
 MANAGEMENT = "address of the management port"
-FEATURES = {DNS, CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, DHCP, PPPOE,
+FEATURES = {CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, PPPOE,
             MANAGEMENT}
 
 

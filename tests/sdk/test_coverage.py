@@ -66,9 +66,7 @@ class World:
     def before_it_reports(self, call: Any) -> None:
         """What a device that has not said what it can do takes."""
         keep = self.kept
-        one = dict(SmartAGId=keep.sag, SmartAGSn=keep.sn)
         helpers.report(self.agent, keep.sag, keep.sn)
-        call("ModifySagUserDns", MasterDns="192.0.2.53", SlaveDns="192.0.2.54", **one)
         forward = dict(SagInsId=keep.sag, SagSn=keep.sn, Domain="a.example", MasterIp="10.0.0.53")
         keep.forward = call("AddSmartAccessGatewayDnsForward", **forward)["Data"]["InstanceId"]
         keep.remote = "10.99.0.1"

@@ -1,5 +1,7 @@
 //! Other settings of a device: HA, DNS, WAN SNAT, remote access, console password.
 
+use std::net::IpAddr;
+
 use super::cx::Cx;
 use super::fields::{copied, task_states};
 use crate::api::{Op, request, response};
@@ -55,7 +57,7 @@ pub async fn modify_dns(
     // Leaving an address out takes it away.
     let dns: Dns = copied!(request => Dns { master_dns, slave_dns });
     for (field, address) in [("MasterDns", &dns.master_dns), ("SlaveDns", &dns.slave_dns)] {
-        if !address.is_empty() && net::ip(address).is_none() {
+        if !address.is_empty() && address.parse::<IpAddr>().is_err() {
             return Err(cx.invalid(field));
         }
     }

@@ -29,6 +29,7 @@ impl Applier {
         }));
         out.extend(self.unreached.iter().cloned());
         out.extend(self.routing.deviations());
+        out.extend(self.lan.deviations());
         out
     }
 

@@ -102,7 +102,7 @@ fn say<T: Serialize>(mut stream: &UnixStream, answer: Result<T, Error>) {
 fn config(dir: &Path) -> Arc<Config> {
     let text = format!(
         "endpoint = \"127.0.0.1:1\"\nregion_id = \"r\"\nsmart_ag_id = \"s\"\nsmart_ag_sn = \"n\"\n\
-         state_dir = {:?}\nvcpe_socket = {:?}\nvcpe_config = {:?}\n[routing]\nmode = \"off\"\n",
+         state_dir = {:?}\nvcpe_socket = {:?}\nvcpe_config = {:?}\n[routing]\nmode = \"off\"\n[lan]\nmode = \"off\"\n",
         dir.join("state"),
         dir.join("vcpe.sock"),
         dir.join("vcpe.toml"),

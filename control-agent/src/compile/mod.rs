@@ -2,6 +2,7 @@
 //! the cloud's object, and costs that object alone (`isolation`).
 
 mod isolation;
+mod lan;
 mod policy;
 mod ports;
 mod protocols;
@@ -21,6 +22,7 @@ use crate::desired::{Desired, Distribution};
 use crate::health::Verdict;
 use crate::overlay::{LocalEndpoint, Tunnel};
 use isolation::{Exclusions, Object, deviation};
+pub use lan::LanServices;
 pub use protocols::announced;
 
 /// Sections of the gateway's own file that the agent leaves as they are.
@@ -113,6 +115,8 @@ pub struct Compiled {
     pub local: Option<Ipv4Addr>,
     /// BGP and OSPF, as far as the cloud says it.
     pub routing: sag_frr::Settings,
+    /// What LAN ports are served with, as far as the cloud says it.
+    pub lan: LanServices,
 }
 
 pub struct Compiler<'a> {
@@ -290,7 +294,8 @@ impl<'a> Compiler<'a> {
         self.qos();
         self.nat();
         addresses.extend(self.service_addresses());
-        self.finish(addresses, dhcp, routing)
+        let lan = self.lan_services();
+        self.finish(addresses, dhcp, routing, lan)
     }
 
     /// Adds an entry to a list of the document and remembers whose it is.
@@ -362,6 +367,7 @@ impl<'a> Compiler<'a> {
         addresses: Vec<PortAddress>,
         dhcp: Vec<String>,
         routing: sag_frr::Settings,
+        lan: LanServices,
     ) -> Result<Attempt, Vec<String>> {
         if self.ports.iter().all(|(_, _, role)| *role == Role::Mgmt) {
             let mut why = vec![
@@ -399,6 +405,7 @@ impl<'a> Compiler<'a> {
             deviations: self.deviations,
             local: self.local,
             routing,
+            lan,
         })))
     }
 

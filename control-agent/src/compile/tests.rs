@@ -94,7 +94,7 @@ fn addresses_of_ports() {
 }
 
 #[track_caller]
-fn deviates(c: &Compiled, section: &str, object: &str, effect: Effect, why: &str) {
+pub(crate) fn deviates(c: &Compiled, section: &str, object: &str, effect: Effect, why: &str) {
     let it = c.deviations.iter().find(|d| d.object == object && d.section == section);
     let it = it.unwrap_or_else(|| panic!("{object} in {:?}", c.deviations));
     assert!(it.effect == Some(effect) && it.reason.contains(why), "{it:?}");
@@ -296,11 +296,10 @@ fn unknown_words_are_never_taken_for_others() {
 
 #[test]
 fn what_has_no_effect_is_a_notice() {
-    let (c, _) = run(json!({"Dns": {"MasterDns": "1.1.1.1"},
-        "Wan": {"0": {"IPType": "PPPOE"}}, "Lan": {"1": {"IPType": "DHCP", "IP": "10.0.0.1", "Mask": "255.255.255.0"}}}))
-    .expect("compiles");
+    let (c, _) = run(json!({"RemoteAccessIp": "192.0.2.9", "Wan": {"0": {"IPType": "PPPOE", "Weight": 50}}}))
+        .expect("compiles");
     let text = c.notices.join("\n");
-    for what in ["DNS", "PPPoE on port 0", "DHCP server on port 1"] {
+    for what in ["remote access", "PPPoE on port 0", "weight of port 0"] {
         assert!(text.contains(what), "{what} in {text}");
     }
 }

@@ -33,6 +33,22 @@ rows! {
         ip_type: Option<AddressMode>,
         ip: String,
         mask: String,
+        /// First and last address that is served, and minutes of a lease.
+        start_ip: String,
+        end_ip: String,
+        lease: String,
+    }
+    Dns { master: String, slave: String, }
+    DnsForward {
+        id: String,
+        /// `*.` in front stands for every name below it.
+        domain: String,
+        master: String,
+        slave: String,
+        /// `Tunnel`, `PhysicalPort` or empty.
+        by: String,
+        /// The port that queries leave by; empty: as routes say.
+        port: String,
     }
     EccInterface { vlan: i64, ip: String, mask: String, }
     StaticRoute { port: String, vlan: i64, destination: String, next_hop: String, }
@@ -175,7 +191,28 @@ impl From<wire::Wan> for Wan {
 
 impl From<wire::Lan> for Lan {
     fn from(l: wire::Lan) -> Lan {
-        Lan { ip_type: l.ip_type, ip: l.ip, mask: l.mask }
+        let wire::Lan { ip_type, ip, mask, start_ip, end_ip, lease } = l;
+        Lan { ip_type, ip, mask, start_ip, end_ip, lease }
+    }
+}
+
+impl From<wire::Dns> for Dns {
+    fn from(d: wire::Dns) -> Dns {
+        Dns { master: d.master, slave: d.slave }
+    }
+}
+
+impl From<wire::DnsForward> for DnsForward {
+    fn from(f: wire::DnsForward) -> DnsForward {
+        let index = f.outbound_port_index.map(|n| n.to_string()).unwrap_or_default();
+        DnsForward {
+            port: if f.outbound_port_name.is_empty() { index } else { f.outbound_port_name },
+            id: f.id,
+            domain: f.domain,
+            master: f.master,
+            slave: f.slave,
+            by: f.outbound_port_type,
+        }
     }
 }
 

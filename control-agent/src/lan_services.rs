@@ -1,0 +1,158 @@
+//! DHCP server and relay, DNS forwarder and router advertisements on LAN ports: what the cloud and the device's own file
+//! say, as settings of dnsmasq, which the agent runs.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use sag_dnsmasq::{Dns, Places, Problem, Serves, Service, Settings, Upstream};
+use sag_rtnl::{Scope, Tables};
+use sag_southbound::{Capability, Deviation, Effect};
+
+use crate::compile::LanServices;
+use crate::config::{Config, LanMode};
+use crate::dns;
+
+/// The agent's side of dnsmasq.
+pub struct LanServer {
+    service: Service,
+    /// What of the device's own file has no effect.
+    unmatched: Vec<Problem>,
+}
+
+/// Whether the agent runs dnsmasq when it is needed.
+pub fn may_run(config: &Config) -> bool {
+    config.lan.mode != LanMode::Off && sag_dnsmasq::program().is_some()
+}
+
+/// Makes the directory of its files, for which the agent has no right later.
+pub fn make_place(config: &Config) {
+    if may_run(config)
+        && let Err(error) = std::fs::create_dir_all(&config.lan.dir)
+    {
+        tracing::warn!(dir = %config.lan.dir.display(), %error, "LANs cannot be served");
+    }
+}
+
+impl LanServer {
+    pub fn new(config: &Config) -> LanServer {
+        let program = match config.lan.mode {
+            LanMode::Auto => sag_dnsmasq::program().ok_or_else(sag_dnsmasq::not_installed),
+            LanMode::Off => Err("agent.toml says [lan] mode = \"off\"".to_owned()),
+        };
+        let places = Places { run: config.lan.dir.clone(), leases: config.state_dir.join("leases") };
+        LanServer { service: Service::new(program, places, crate::VERSION), unmatched: Vec::new() }
+    }
+
+    /// What the device can do.
+    pub fn capabilities(&self) -> Vec<Capability> {
+        let all = [Capability::Dns, Capability::DhcpServer];
+        all.into_iter().filter(|_| self.service.is_able()).collect()
+    }
+
+    /// Has the LANs be served as the configuration says.
+    pub fn set(&mut self, compiled: &LanServices, config: &Config, tables: Option<&Tables>) {
+        let (settings, unmatched) = complete(compiled, config, tables);
+        self.unmatched = unmatched;
+        self.service.set(settings);
+    }
+
+    /// Looks after the daemon; true: something has begun or ended to be in force.
+    pub fn tend(&mut self) -> bool {
+        self.service.tend()
+    }
+
+    /// The DNS servers that the cloud has set and that are in use.
+    pub fn servers(&self) -> Option<Vec<IpAddr>> {
+        self.service.servers()
+    }
+
+    /// What is not in force.
+    pub fn deviations(&self) -> Vec<Deviation> {
+        let all = self.unmatched.iter().cloned().chain(self.service.problems());
+        let deviation = |p: Problem| Deviation {
+            section: p.section,
+            object: p.object,
+            effect: Some(Effect::LeftOut),
+            reason: p.reason,
+        };
+        all.map(deviation).collect()
+    }
+}
+
+/// What the cloud says, with what the device's own file and the machine add.
+fn complete(compiled: &LanServices, config: &Config, tables: Option<&Tables>) -> (Settings, Vec<Problem>) {
+    let local = &config.lan;
+    let mut ports = compiled.ports.clone();
+    let mut unmatched = Vec::new();
+    for p in &mut ports {
+        p.advertises = local.advertise.contains(&p.name);
+    }
+    let no_port = |what: &str, port: &str| {
+        let why = "there is no LAN port of this name; correct [lan] of agent.toml";
+        Problem::new("Lan", format!("{what} of port {port}"), why)
+    };
+    let known = |name: &str| compiled.ports.iter().any(|p| p.name == name);
+    unmatched
+        .extend(local.advertise.iter().filter(|n| !known(n)).map(|n| no_port("router advertisements", n)));
+    for relay in &local.relays {
+        let Some(port) = ports.iter_mut().find(|p| p.name == relay.port) else {
+            unmatched.push(no_port("DHCP relay", &relay.port));
+            continue;
+        };
+        if let Some(Serves::Relay { servers, .. }) = &mut port.serves {
+            servers.push(relay.server);
+            continue;
+        }
+        // The port has no two ways of giving addresses; as with roles, the device's own file wins.
+        if port.serves.is_some() {
+            let why = "agent.toml has the port relay requests to other servers";
+            unmatched.push(Problem::new("Lan", format!("DHCP server of port {}", port.name), why));
+        }
+        match tables.and_then(|t| address_of(t, &port.device)) {
+            Some(local) => port.serves = Some(Serves::Relay { local, servers: vec![relay.server] }),
+            None => {
+                port.serves = None;
+                let object = format!("DHCP relay of port {}", port.name);
+                let problem = Problem::new("Lan", object, "the port has no IPv4 address");
+                if !unmatched.contains(&problem) {
+                    unmatched.push(problem);
+                }
+            }
+        }
+    }
+    let serves_hosts = ports.iter().any(|p| p.advertises || matches!(p.serves, Some(Serves::Range(_))));
+    let upstream = || match compiled.servers.is_empty() {
+        true => Upstream::File(dns::file(&config.resolv_conf)),
+        false => Upstream::Servers(compiled.servers.clone()),
+    };
+    // Hosts that get addresses need names, too.
+    let is_needed = serves_hosts || !compiled.servers.is_empty() || !compiled.forwards.is_empty();
+    let settings = Settings {
+        ports,
+        dns: is_needed.then(|| Dns { upstream: upstream(), forwards: compiled.forwards.clone() }),
+        domain: local.domain.clone(),
+        reservations: local.reservations.clone(),
+        ping: local.ping,
+        local_ports: local_ports(Path::new("/proc/sys/net/ipv4/ip_local_port_range")),
+    };
+    (if settings.is_off() { Settings::default() } else { settings }, unmatched)
+}
+
+/// The first IPv4 address of a device.
+fn address_of(tables: &Tables, device: &str) -> Option<Ipv4Addr> {
+    let link = tables.link_named(device)?;
+    let own = tables.addresses_of(link.ifindex).filter(|a| a.scope == Scope::Global && !a.secondary);
+    own.filter_map(|a| if let IpAddr::V4(ip) = a.addr { Some(ip) } else { None }).min()
+}
+
+/// The ports from which the kernel sends: NAT's may be kept apart from these.
+fn local_ports(file: &Path) -> Option<(u16, u16)> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let mut words = text.split_ascii_whitespace().map(str::parse);
+    let (first, last): (u16, u16) = (words.next()?.ok()?, words.next()?.ok()?);
+    (first >= 1024 && first < last).then_some((first, last))
+}
+
+#[cfg(test)]
+#[path = "lan_services_tests.rs"]
+mod tests;

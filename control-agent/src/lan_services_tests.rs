@@ -1,0 +1,143 @@
+use sag_dnsmasq::{Forward, Port, Range};
+use sag_rtnl::{Address, Link};
+
+use super::*;
+use crate::config::Relay;
+
+/// Ports 1 (lan-a) and 4 (lan-b) are LAN ports; port 1 leases addresses.
+fn compiled() -> LanServices {
+    let range = Range::new("192.0.2.1/26".parse().expect("net"), None, None, 60).expect("range");
+    let port = |name: &str, device: &str, serves| Port {
+        name: name.into(),
+        device: device.into(),
+        serves,
+        advertises: false,
+    };
+    let ports = vec![port("1", "lan-a", Some(Serves::Range(range))), port("4", "lan-b", None)];
+    LanServices { ports, servers: Vec::new(), forwards: Vec::new() }
+}
+
+fn config(dir: &Path, more: &str) -> Config {
+    let text = format!(
+        "endpoint = \"127.0.0.1:1\"\nregion_id = \"r\"\nsmart_ag_id = \"s\"\nsmart_ag_sn = \"n\"\n\
+         access_key_id = \"id\"\naccess_key_secret = \"secret\"\nresolv_conf = \"/tmp/no-such-file\"\n{more}"
+    );
+    let file = dir.join("agent.toml");
+    crate::files::replace(&file, text.as_bytes()).expect("written");
+    Config::load(&file, |_| None).expect("a configuration")
+}
+
+fn link() -> Link {
+    Link {
+        ifindex: 0,
+        name: String::new(),
+        mac: None,
+        mtu: 1500,
+        up: true,
+        running: false,
+        loopback: false,
+        kind: None,
+        parent: None,
+        vlan: None,
+        rx_queues: 1,
+        tx_queues: 1,
+        master: None,
+        vrf_table: None,
+    }
+}
+
+/// A machine on which lan-b has two addresses.
+fn tables() -> Tables {
+    let mut out = Tables::default();
+    out.insert_link(Link { ifindex: 7, name: "lan-b".into(), running: true, ..link() });
+    for (addr, prefix_len) in [("10.4.0.1", 24), ("2001:db8::1", 64)] {
+        out.insert_address(Address {
+            ifindex: 7,
+            addr: addr.parse().expect("ip"),
+            prefix_len,
+            scope: Scope::Global,
+            secondary: false,
+            peer: None,
+            tentative: false,
+            duplicate: false,
+            deprecated: false,
+        });
+    }
+    out
+}
+
+#[test]
+fn hosts_that_get_addresses_get_names() {
+    let dir = tempfile::tempdir().expect("dir");
+    let config = config(dir.path(), "");
+    let (s, unmatched) = complete(&compiled(), &config, None);
+    assert!(unmatched.is_empty() && s.ping);
+    let dns = s.dns.expect("a forwarder");
+    assert_eq!(dns.upstream, Upstream::File("/tmp/no-such-file".into()));
+    let servers: Vec<IpAddr> = vec!["192.0.2.53".parse().expect("ip")];
+    let named = LanServices { servers: servers.clone(), ..compiled() };
+    assert_eq!(complete(&named, &config, None).0.dns.map(|d| d.upstream), Some(Upstream::Servers(servers)));
+    let mut quiet = compiled();
+    quiet.ports[0].serves = None;
+    assert_eq!(complete(&quiet, &config, None).0, Settings::default(), "nothing is wanted");
+    // Servers of a domain are enough for a forwarder.
+    quiet.forwards.push(Forward {
+        id: "f".into(),
+        domain: "a.example".into(),
+        servers: vec![],
+        device: None,
+    });
+    assert!(complete(&quiet, &config, None).0.dns.is_some());
+}
+
+#[test]
+fn relays_and_advertisements_of_the_devices_own_file() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut config = config(dir.path(), "[lan]\nadvertise = [\"4\", \"9\"]\nping = false\n");
+    let relay = |port: &str, server: &str| Relay { port: port.into(), server: server.parse().expect("ip") };
+    config.lan.relays = vec![relay("4", "10.9.0.1"), relay("4", "10.9.0.2"), relay("7", "10.9.0.1")];
+    let (s, unmatched) = complete(&compiled(), &config, Some(&tables()));
+    let by = |n: usize| s.ports[n].serves.clone();
+    let servers = ["10.9.0.1", "10.9.0.2"].map(|a| a.parse().expect("ip")).to_vec();
+    assert_eq!(by(1), Some(Serves::Relay { local: "10.4.0.1".parse().expect("ip"), servers }));
+    assert!(matches!(by(0), Some(Serves::Range(_))) && !s.ping);
+    assert_eq!((s.ports[0].advertises, s.ports[1].advertises), (false, true));
+    let named: Vec<&str> = unmatched.iter().map(|p| p.object.as_str()).collect();
+    assert_eq!(named, ["router advertisements of port 9", "DHCP relay of port 7"]);
+    // A port has one way of giving addresses, and the relay needs an address of the port.
+    config.lan.relays = vec![relay("1", "10.9.0.1"), relay("1", "10.9.0.2")];
+    let (s, unmatched) = complete(&compiled(), &config, Some(&tables()));
+    assert_eq!(s.ports[0].serves, None);
+    let named: Vec<&str> = unmatched.iter().map(|p| p.object.as_str()).collect();
+    assert_eq!(named[1..], ["DHCP server of port 1", "DHCP relay of port 1"]);
+}
+
+#[test]
+fn a_device_says_what_it_lacks() {
+    let dir = tempfile::tempdir().expect("dir");
+    let config = config(
+        dir.path(),
+        &format!("state_dir = {:?}\n[lan]\nmode = \"off\"\ndir = {:?}\n", dir.path(), dir.path().join("run")),
+    );
+    let mut server = LanServer::new(&config);
+    assert_eq!((server.capabilities(), may_run(&config)), (Vec::new(), false));
+    server.set(&compiled(), &config, None);
+    assert!(server.tend());
+    let deviations: Vec<String> = server.deviations().iter().map(ToString::to_string).collect();
+    assert_eq!(deviations, ["DHCP server of port 1 is left out: agent.toml says [lan] mode = \"off\""]);
+    server.set(&LanServices::default(), &config, None);
+    assert!(server.tend() && server.deviations().is_empty());
+}
+
+#[test]
+fn ports_of_the_kernel() {
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("range");
+    for (text, ports) in
+        [("32768\t60999\n", Some((32768, 60999))), ("1 60999", None), ("9000 8000", None), ("x", None)]
+    {
+        std::fs::write(&file, text).expect("written");
+        assert_eq!(local_ports(&file), ports, "{text}");
+    }
+    assert_eq!(local_ports(Path::new("/no/such/file")), None);
+}
