@@ -3,7 +3,8 @@ use crate::settings::{Dns, Port, Range, Reservation, Upstream};
 use std::time::{Duration, Instant};
 
 /// Refuses what has the word `refuse` in it; else it runs until it is ended, and notes what it is told.
-const FAKE: &str = r#"#!/bin/sh
+/// What was started without a terminal (nohup) has HUP ignored, which a shell cannot undo by itself.
+const FAKE: &str = r#"#!/usr/bin/env -S --default-signal=HUP sh
 for last; do :; done
 conf=${last#--conf-file=}
 if [ "$1" = --test ]; then
