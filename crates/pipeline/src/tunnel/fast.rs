@@ -36,7 +36,9 @@ impl Tunnel {
                 tos = n << 2;
             }
         }
-        if !self.is_plain() || !self.state.is_up() {
+        // Workers send to the peer's Ethernet address as soon as they have heard it, before it is written here.
+        let unheard = self.learns_mac && self.state.peer_mac().is_none();
+        if !self.is_plain() || !self.state.is_up() || unheard {
             flags |= TUNNEL_WORKER;
         }
         let mut header = t.bytes;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use sag_model::DropReason;
 use sag_model::config::{FragmentAt, OuterDf, OuterDscp, ReversePath};
+use sag_model::tunnel::TUNNEL_WORKER;
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, NetworkLayer};
 use sag_packet::proto::*;
@@ -295,11 +296,16 @@ fn the_gateway_answers_inside() {
 fn a_peer_that_speaks_from_another_address_is_answered_there() {
     let t = Tunnel { learns_mac: true, ..tunnel(vxlan(100), 0) };
     let mut r = rig(t.clone());
+    // XDP does not send to another address than workers: not before the peer's is known, and then to that one.
+    let record = |r: &Rig| r.snap.tunnel(Some(t.no)).expect("just configured").entry();
+    assert_eq!(record(&r).flags & TUNNEL_WORKER, TUNNEL_WORKER);
     let mut f = inward(&t, &reply(false), 0);
     f[14 + 36 + 6..14 + 36 + 12].copy_from_slice(&[2, 7, 7, 7, 7, 7]);
     assert!(r.frame(DEV_WAN, &f).is_tx());
     let out = r.send(&outward(false, 10));
     assert_eq!(out.frame()[14 + 36..14 + 42], [2, 7, 7, 7, 7, 7]);
+    let learned = record(&r);
+    assert_eq!((learned.flags & TUNNEL_WORKER, &learned.header[36..42]), (0, &[2, 7, 7, 7, 7, 7][..]));
 }
 
 #[test]
