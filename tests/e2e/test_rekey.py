@@ -181,7 +181,9 @@ def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
         gaps = [b - a for a, b in itertools.pairwise(made)]
         print(f"{name}: {len(spis) - 1} changes, new keys after {[f'{g:.1f}' for g in gaps]} s")
         assert len(spis) >= 4 and len(set(spis)) == len(spis), spis
-        assert len(gaps) >= 2 and all(9.8 <= g < 10 + 4 for g in gaps), gaps
+        # A key is seen when it is next looked for, a little late on a busy machine: one late makes the gap behind it shorter.
+        assert len(gaps) >= 2 and all(9 <= g < 10 + 4 for g in gaps), gaps
+        assert sum(gaps) >= 9.9 * len(gaps), gaps
         assert [e for _, e in it.keys] == list(range(it.keys[0][1], it.keys[0][1] + len(it.keys)))
         # `age_out_s` starts again with each, and no association is much older than a key and its exchange.
         rows = [esp for at, esp in it.rows if begin + 10 < at < end]
