@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import threading
@@ -200,8 +199,9 @@ def resolver(lab, peers):
             except TimeoutError:
                 continue
             sock.settimeout(3)
-            length = struct.unpack(">H", sock.recv(2, socket.MSG_WAITALL))[0]
-            answer = dns_answer(sock.recv(length, socket.MSG_WAITALL), 8000)
+            asked = sock.makefile("rb")
+            length = struct.unpack(">H", asked.read(2))[0]
+            answer = dns_answer(asked.read(length), 8000)
             sock.sendall(struct.pack(">H", len(answer)) + answer)
             sock.close()
             queries.append(client)
