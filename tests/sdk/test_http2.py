@@ -3,11 +3,11 @@ that misuse it meet: `crates/http/tests/http2.rs`."""
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -24,6 +24,8 @@ from conftest import BIN, Server, access_key
 from helpers import gateway, report
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: use tests/sdk/run.sh")
+h2 = pytest.importorskip("h2", reason="h2 is not installed: use tests/sdk/run.sh")
+pytest.importorskip("h2.connection")
 
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
@@ -80,7 +82,56 @@ def test_the_host_is_signed(client: Any, key: tuple[str, str], site: Any) -> Non
     answer = client.post(url, content=body, headers=headers)
     assert (answer.status_code, answer.http_version) == (200, "HTTP/2"), answer.text
     wrong = {**headers, "host": "elsewhere"}
-    assert client.post(url, content=body, headers=wrong).json()["Code"] in ("SignatureDoesNotMatch", "SignatureNonceUsed")
+    assert client.post(url, content=body, headers=wrong).json()["Code"] in (
+        "SignatureDoesNotMatch",
+        "SignatureNonceUsed",
+    )
+
+
+class Streams:
+    """One connection whose streams are read as they come. httpx reads for one stream at a time: an answer that is here
+    already can wait for the stream before it in the queue, here for the long poll."""
+
+    def __init__(self, base: str, ca: Path | None) -> None:
+        url = urllib.parse.urlsplit(base)
+        self.authority, self.scheme = url.netloc, url.scheme
+        self.socket = socket.create_connection((url.hostname, url.port), timeout=30)
+        if ca:
+            context = ssl.create_default_context(cafile=ca)
+            context.set_alpn_protocols(["h2"])
+            self.socket = context.wrap_socket(self.socket, server_hostname=url.hostname)
+            assert self.socket.selected_alpn_protocol() == "h2"
+        self.state = h2.connection.H2Connection()
+        self.state.initiate_connection()
+        self.state.increment_flow_control_window(2**24)
+        self.bodies: dict[int, bytes] = {}
+        self.ended: list[int] = []
+
+    def post(self, form: dict[str, str]) -> int:
+        """The number of the stream on which the call was sent."""
+        stream = self.state.get_next_available_stream_id()
+        head = {":method": "POST", ":path": "/", ":scheme": self.scheme, ":authority": self.authority}
+        self.state.send_headers(stream, [*head.items(), ("content-type", "application/x-www-form-urlencoded")])
+        self.state.send_data(stream, urllib.parse.urlencode(form).encode(), end_stream=True)
+        self.socket.sendall(self.state.data_to_send())
+        self.bodies[stream] = b""
+        return stream
+
+    def answers(self, streams: list[int]) -> list[Any]:
+        """What came on the streams, when all of them have ended."""
+        while not set(streams) <= set(self.ended):
+            data = self.socket.recv(65536)
+            assert data, "the server closed the connection"
+            for event in self.state.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    assert (b":status", b"200") in event.headers, event
+                elif isinstance(event, h2.events.DataReceived):
+                    self.bodies[event.stream_id] += event.data
+                elif isinstance(event, h2.events.StreamEnded):
+                    self.ended.append(event.stream_id)
+                assert not isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)), event
+            self.socket.sendall(self.state.data_to_send())
+        return [json.loads(self.bodies[s]) for s in streams]
 
 
 def test_a_long_poll_beside_other_calls(client: Any, key: tuple[str, str], site: Any) -> None:
@@ -98,28 +149,21 @@ def test_a_long_poll_beside_other_calls(client: Any, key: tuple[str, str], site:
     report(Api(), sag, sns[0])
     device = dict(SmartAGId=sag, SmartAGSn=sns[0])
     revision = Api().call("PullSmartAGConfig", Revision=0, **device)["Revision"]
+    one = Streams(base, ca)
+    with one.socket:
 
-    async def run() -> Any:
-        verify = ssl.create_default_context(cafile=ca) if ca else True
-        options = dict(base_url=base, http1=bool(ca), http2=True, verify=verify, timeout=30, trust_env=False)
-        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1), **options) as one:
+        def call(action: str, **params: Any) -> int:
+            return one.post(wire.signed(key, "POST", action, **params))
 
-            async def call(action: str, **params: Any) -> Any:
-                answer = await one.post("/", data=wire.signed(key, "POST", action, **params))
-                assert (answer.status_code, answer.http_version) == (200, "HTTP/2"), answer.text
-                return answer.json()
-
-            waiting = asyncio.create_task(call("PullSmartAGConfig", Revision=revision, Wait=20, **device))
-            await asyncio.sleep(0.3)
-            await asyncio.gather(*(call("DescribeRegions") for _ in range(20)))
-            assert not waiting.done()
-            start = time.monotonic()
-            await call("ModifySmartAccessGatewayUpBandwidth", SmartAGId=sag, UpBandwidthWan=7)
-            changed = await waiting
-            assert time.monotonic() - start < 5
-            return changed
-
-    changed = asyncio.run(run())
+        waiting = call("PullSmartAGConfig", Revision=revision, Wait=20, **device)
+        for regions in one.answers([call("DescribeRegions") for _ in range(20)]):
+            assert regions["Regions"], regions
+        assert waiting not in one.ended
+        start = time.monotonic()
+        _, changed = one.answers(
+            [call("ModifySmartAccessGatewayUpBandwidth", SmartAGId=sag, UpBandwidthWan=7), waiting]
+        )
+        assert time.monotonic() - start < 5
     assert changed["Changed"] and changed["Config"]["Gateway"]["UpBandwidthWan"] == 7
 
 
@@ -133,7 +177,20 @@ def test_curl(site: Any, key: tuple[str, str], tmp_path: Path) -> None:
 
     def fetched(how: str, query: str) -> tuple[str, Any]:
         out = tmp_path / "answer"
-        command = [curl, "-sS", how, "--noproxy", "*", "-m", "20", "-o", out, "-w", "%{http_version}", f"{base}/?{query}"]
+        command = [
+            curl,
+            "-sS",
+            how,
+            "--noproxy",
+            "*",
+            "-m",
+            "20",
+            "-o",
+            out,
+            "-w",
+            "%{http_version}",
+            f"{base}/?{query}",
+        ]
         if ca:
             command += ["--cacert", ca]
         run = subprocess.run(command, capture_output=True, text=True)
