@@ -448,6 +448,7 @@ enum gw_drop {
 	GW_DROP_NAT64_REFUSED = 90,
 	GW_DROP_NAT64_UNTRANSLATABLE = 91,
 	GW_DROP_TUNNEL_LOCAL_RATE = 92,
+	GW_DROP_NAT_WAN_CHANGED = 93,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

@@ -6,7 +6,7 @@ use crate::routes::RouteRow;
 use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
 use sag_model::config::{
-    self, ClosedPorts, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WhenFull,
+    self, ClosedPorts, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WanSessions, WhenFull,
 };
 use sag_model::ids::Role;
 use sag_model::{PortIdx, VrfNo};
@@ -283,5 +283,6 @@ fn limits(config: &Config) -> Limits {
         port_block: n.port_block,
         log_sessions: n.log == NatLog::Sessions,
         log_blocks: n.log == NatLog::Blocks,
+        sticky_lines: n.wan_sessions == WanSessions::Sticky,
     }
 }

@@ -146,6 +146,7 @@ pub(crate) fn bind(
                 addrs4: if ours { nets.iter().filter_map(v4).collect() } else { Vec::new() },
                 addrs6: if ours { nets.iter().filter_map(v6).collect() } else { Vec::new() },
                 reverse_path: p.reverse_path(),
+                failed: p.failed,
             };
             PortBinding {
                 idx,

@@ -2,6 +2,7 @@
 
 mod candidates;
 mod file;
+mod wan;
 
 use crate::kernel_vrfs::{disagreements, kernel_tables};
 use crate::ports::PortBinding;
@@ -15,8 +16,9 @@ use sag_model::{PortIdx, VrfNo};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::tunnel::TunnelNo;
 use sag_rtnl::{Nexthop, RouteKind, Table, Tables};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use wan::WanRoutes;
 
 /// Where a route comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +99,8 @@ pub(crate) fn collect(
     let mut candidates: BTreeMap<VrfNo, Candidates> = BTreeMap::new();
     let mut learned = Learned { room: [max_learned; 2], full: false };
     let mut unused = UnusedRoutes::default();
+    let mut lines = WanRoutes::new(config);
+    let left_alone = left_alone(config, bindings);
     let by_l3: HashMap<u32, PortIdx> =
         bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
     let of_table = kernel_tables(config, tables);
@@ -114,10 +118,17 @@ pub(crate) fn collect(
         // Link-local destinations and multicast never get as far as a route lookup.
         let link_scope =
             matches!(r.dst.addr(), IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
+        let is_default = r.dst.prefix_len() == 0;
+        if is_default
+            && tables.nexthops_of(r).iter().all(|h| left_alone.contains(&h.ifindex))
+            && r.kind == RouteKind::Unicast
+        {
+            continue;
+        }
         if link_scope || !Candidates::asks(level, &r.dst) || unused.matches(r) || !learned.admits(r) {
             continue;
         }
-        let mut way = KernelWay { liveness: Liveness::Usable, members: Vec::new(), foreign: Vec::new() };
+        let mut way = KernelWay::default();
         let route = match tables.kind_of(r) {
             RouteKind::Unicast => {
                 way = kernel_way((tables, r), &by_l3, bindings, &devices, &mut unused);
@@ -154,11 +165,13 @@ pub(crate) fn collect(
             protocol: r.protocol.to_string(),
             metric: r.priority,
             foreign: way.foreign,
-            unused: Vec::new(),
+            unused: way.unused,
         };
         let rows = if of_vrf.is_some() { vec![row] } else { by_vrf(row, bindings) };
         for row in rows {
-            candidates.entry(row.vrf).or_default().offer(rank, row);
+            if let Some(row) = lines.take(rank, row) {
+                candidates.entry(row.vrf).or_default().offer(rank, row);
+            }
         }
     }
     if learned.full {
@@ -167,8 +180,9 @@ pub(crate) fn collect(
     problems.extend(unused.problems());
     for v in vrfs.current().chain([VrfNo::DEFAULT]) {
         let of_vrf = file::OfVrf { config, bindings, tunnels, vrfs, vrf: v };
-        of_vrf.offer(candidates.entry(v).or_default(), problems);
+        of_vrf.offer(candidates.entry(v).or_default(), &mut lines, problems);
     }
+    lines.offer(&mut candidates);
     let of_vrf =
         |(vrf, all): (VrfNo, Candidates)| all.finish().into_iter().map(move |row| RouteRow { vrf, ..row });
     candidates.into_iter().flat_map(of_vrf).collect()
@@ -187,7 +201,12 @@ fn by_vrf(row: RouteRow, bindings: &[PortBinding]) -> Vec<RouteRow> {
     }
     split
         .into_iter()
-        .map(|(vrf, members)| RouteRow { vrf, route: Route::Via(members), ..row.clone() })
+        .map(|(of, members)| RouteRow {
+            vrf: of,
+            route: Route::Via(members),
+            unused: row.unused.iter().filter(|m| vrf(m) == of).cloned().collect(),
+            ..row.clone()
+        })
         .collect()
 }
 
@@ -232,10 +251,19 @@ impl<'c> TunnelDevices<'c> {
     }
 }
 
+/// Interfaces of ports by which nothing is forwarded and whose default routes are the kernel's alone.
+fn left_alone(config: &Config, bindings: &[PortBinding]) -> BTreeSet<u32> {
+    let ports = config.ports().filter(|(_, p)| p.priority == Some(-1));
+    ports.filter_map(|(idx, _)| bindings.get(idx.index())?.l3_ifindex).collect()
+}
+
 /// Where a route of the kernel leads.
+#[derive(Default)]
 struct KernelWay {
     liveness: Liveness,
     members: Vec<Member>,
+    /// Those that are worse than the members, and alive.
+    unused: Vec<Member>,
     /// By devices that are no ports.
     foreign: Vec<(u32, Option<IpAddr>, u16)>,
 }
@@ -250,29 +278,32 @@ fn kernel_way(
 ) -> KernelWay {
     let hops = tables.nexthops_of(r);
     let of = |h: &Nexthop| {
-        let down =
-            || by_l3.get(&h.ifindex).is_some_and(|p| !bindings.get(p.index()).is_some_and(|b| b.port.up));
+        let port = by_l3.get(&h.ifindex).and_then(|p| bindings.get(p.index())).map(|b| &b.port);
         devices.liveness(tables, h).unwrap_or_else(|| match h {
             h if h.dead => Liveness::Dead,
-            h if h.linkdown || down() => Liveness::LinkDown,
+            h if h.linkdown || port.is_some_and(|p| !p.up) => Liveness::LinkDown,
+            _ if port.is_some_and(|p| p.failed) => Liveness::Failed,
             _ => Liveness::Usable,
         })
     };
     let liveness = hops.iter().map(of).min().unwrap_or(Liveness::Usable);
-    let mut way = KernelWay { liveness, members: Vec::new(), foreign: Vec::new() };
+    let mut way = KernelWay { liveness, ..KernelWay::default() };
     let source = match r.prefsrc {
         Some(IpAddr::V4(source)) => Some(source),
         _ => None,
     };
+    let member =
+        |port, h: &Nexthop| Member { mtu: mtu(r), source, ..Member::port(port, h.gateway, h.weight) };
+    for h in hops.iter().filter(|h| of(h) != liveness && of(h) == Liveness::Failed && !h.encap) {
+        way.unused.extend(by_l3.get(&h.ifindex).map(|&port| member(port, h)));
+    }
     for h in hops.iter().filter(|h| of(h) == liveness) {
         if let Some(&no) = devices.by_ifindex.get(&h.ifindex).filter(|_| !h.encap) {
             way.members.push(Member::tunnel(no, h.weight));
             continue;
         }
         match by_l3.get(&h.ifindex) {
-            Some(&port) if !h.encap => {
-                way.members.push(Member { mtu: mtu(r), source, ..Member::port(port, h.gateway, h.weight) });
-            }
+            Some(&port) if !h.encap => way.members.push(member(port, h)),
             port => {
                 if port.is_some() || devices.by_ifindex.contains_key(&h.ifindex) {
                     unused.note(UnusedRoute::Encapsulation, r.dst);

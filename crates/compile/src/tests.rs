@@ -4,6 +4,7 @@ mod kernel_routes;
 mod routes;
 mod tunnel_devices;
 mod vrfs;
+mod wans;
 
 use super::*;
 use sag_model::config::{self, Config};

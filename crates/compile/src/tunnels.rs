@@ -219,6 +219,7 @@ fn tunnel(
         reverse_path: t.reverse_path,
         vrf: VrfNo::DEFAULT,
         ingress: u64::MAX,
+        line: None,
         state,
         probing: t.probing.clone(),
         keepalive: t.keepalive,

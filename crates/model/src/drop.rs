@@ -129,6 +129,7 @@ drop_reasons! {
     Nat64Refused = 90, "nat64-refused", "IPv4 address behind a NAT64 prefix that is not reached so: private behind 64:ff9b::/96, a martian, the gateway's own; or called from a WAN";
     Nat64Untranslatable = 91, "nat64-untranslatable", "the other IP version has no such packet (RFC 7915): ICMP of one link or in fragments, UDP fragment without checksum, routing header in use";
     TunnelLocalRate = 92, "tunnel-local-rate", "came for the gateway itself through a tunnel faster than its device takes (device_rate)";
+    NatWanChanged = 93, "nat-wan-changed", "its session has an address of a WAN port by which it cannot leave any more; the session was ended by TCP reset or ICMP port unreachable";
 }
 
 impl DropReason {

@@ -20,6 +20,8 @@ pub enum IcmpError {
     NetUnreachable,
     /// The next hop does not resolve.
     HostUnreachable,
+    /// Nobody has the port any more.
+    PortUnreachable,
     /// Prohibited by a rule.
     AdminProhibited,
     /// Fragmentation needed (IPv4), packet too big (IPv6).
@@ -41,6 +43,7 @@ impl IcmpError {
             IcmpError::TimeExceeded => (11, 0, 0),
             IcmpError::NetUnreachable => (3, 0, 0),
             IcmpError::HostUnreachable => (3, 1, 0),
+            IcmpError::PortUnreachable => (3, 3, 0),
             IcmpError::AdminProhibited => (3, 13, 0),
             IcmpError::TooBig { mtu } => (3, 4, mtu as u32),
             IcmpError::ParameterProblem { pointer } => (12, 0, (pointer as u32) << 24),
@@ -52,6 +55,7 @@ impl IcmpError {
             IcmpError::TimeExceeded => (3, 0, 0),
             IcmpError::NetUnreachable => (1, 0, 0),
             IcmpError::HostUnreachable => (1, 3, 0),
+            IcmpError::PortUnreachable => (1, 4, 0),
             IcmpError::AdminProhibited => (1, 1, 0),
             IcmpError::TooBig { mtu } => (2, 0, mtu as u32),
             IcmpError::ParameterProblem { pointer } => (4, 0, pointer as u32),

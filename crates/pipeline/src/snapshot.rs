@@ -59,6 +59,8 @@ pub struct Port {
     pub addrs6: Vec<(Ipv6Addr, u8)>,
     /// Which sources may come in by it.
     pub reverse_path: ReversePath,
+    /// What watches the line has found that it leads nowhere.
+    pub failed: bool,
 }
 
 impl Port {
@@ -414,10 +416,10 @@ impl Snapshot {
     /// Fills in what depends on routes and ports together. To be called once, when all else is there; `prefixes` are
     /// those of the routes, in their order, with whether they are of IPv6.
     pub fn finish<N: std::hash::Hash>(&mut self, prefixes: impl Iterator<Item = (N, bool)>) {
-        let ends: Vec<_> =
-            self.tunnels.iter().map(|t| (t.no, self.outer_ingress(t.remote, t.is_esp()))).collect();
-        for (no, ingress) in ends {
-            self.tunnels.set_ingress(no, ingress);
+        let end = |t: &Tunnel| (t.no, self.outer_ingress(t.remote, t.is_esp()), self.line_of(t.local));
+        let ends: Vec<_> = self.tunnels.iter().map(end).collect();
+        for (no, ingress, line) in ends {
+            self.tunnels.set_outside(no, ingress, line);
         }
         self.source_checks = self.source_checks(prefixes);
     }

@@ -26,7 +26,7 @@ mod qos;
 mod route;
 mod trace;
 
-pub use context::{Known, PacketContext, Translation, Translation6};
+pub use context::{Known, Line, PacketContext, Translation, Translation6};
 pub use crossing::{Crossing, Nat64Context, New64, Session64, Target64};
 pub use decision::{Disposition, Dnat, ForwardDecision, Fragmentation};
 pub use route::{Egress, egress, local_destination};

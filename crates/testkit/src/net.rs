@@ -235,6 +235,7 @@ impl Net {
                 Zone::Lan => ReversePath::Strict,
                 Zone::Wan | Zone::Overlay => ReversePath::Feasible,
             },
+            failed: false,
         };
         for (addr, len) in addrs.iter().map(|a| prefix(a)) {
             match addr {

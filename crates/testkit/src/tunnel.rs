@@ -55,6 +55,7 @@ pub fn test_tunnel(no: u8, encap: Encap, outer: Family) -> Tunnel {
         reverse_path: ReversePath::Feasible,
         vrf: sag_model::VrfNo::DEFAULT,
         ingress: u64::MAX,
+        line: None,
         state: Default::default(),
         probing: Probing { interval: 0, loss: 3, target: None },
         keepalive: 0,

@@ -85,6 +85,7 @@ mod tests {
             addrs4: Vec::new(),
             addrs6: Vec::new(),
             reverse_path: ReversePath::Feasible,
+            failed: false,
         };
         let l3_ifindex = Some(port.ifindex);
         PortBinding { idx: PortIdx(idx), role: Role::Wan, device: format!("eth{idx}"), port, l3_ifindex }

@@ -11,10 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// How far a route can be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Liveness {
     /// It leads somewhere, or rejects.
+    #[default]
     Usable,
+    /// By lines only that were found to lead nowhere.
+    Failed,
     /// By links without carrier only, and the kernel would use it all the same: used where the prefix has no other, so that
     /// packets are dropped here instead of taking a shorter prefix.
     LinkDown,

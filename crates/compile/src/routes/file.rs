@@ -1,6 +1,7 @@
 //! Routes of the configuration.
 
 use super::candidates::{Candidates, Liveness, Rank};
+use super::wan::WanRoutes;
 use super::{RouteRow, RouteSource};
 use crate::ports::PortBinding;
 use crate::problem::Problem;
@@ -28,8 +29,12 @@ impl OfVrf<'_> {
         self.vrfs.number(name.as_deref()) == self.vrf
     }
 
+    fn vrf(&self, row: RouteRow) -> RouteRow {
+        RouteRow { vrf: self.vrf, ..row }
+    }
+
     /// What the file says, among the kernel's routes, which are there already.
-    pub fn offer(&self, candidates: &mut Candidates, problems: &mut Vec<Problem>) {
+    pub fn offer(&self, candidates: &mut Candidates, lines: &mut WanRoutes<'_>, problems: &mut Vec<Problem>) {
         let OfVrf { config, bindings, tunnels, vrf, .. } = *self;
         // Of the default VRF the kernel's tables have the networks of the kernel's addresses.
         let networks: Vec<_> = match vrf.is_default() {
@@ -38,13 +43,13 @@ impl OfVrf<'_> {
         };
         let inside = connected_inside(config, tunnels, |t| self.has(&t.vrf));
         for row in networks.into_iter().chain(inside) {
-            offer_row(candidates, row, bindings, tunnels);
+            offer_row(candidates, lines, self.vrf(row), (bindings, tunnels));
         }
         let routes = || config.routes.iter().filter(|r| self.has(&r.vrf));
         let is_searched = |r: &&config::Route| matches!(r.target, RouteTarget::Via { port: None, .. });
         for r in routes().filter(|r| !is_searched(r)) {
             if let Some(route) = target(config, r, tunnels) {
-                offer_row(candidates, row_of(r, route), bindings, tunnels);
+                offer_row(candidates, lines, self.vrf(row_of(r, route)), (bindings, tunnels));
             }
         }
         // Last those whose next hop may be behind one of the others. None is behind another one of its kind, whatever their
@@ -58,33 +63,45 @@ impl OfVrf<'_> {
                 }
                 continue;
             }
-            offer_row(candidates, row_of(r, Route::Via(members)), bindings, tunnels);
+            offer_row(candidates, lines, self.vrf(row_of(r, Route::Via(members))), (bindings, tunnels));
         }
     }
 }
 
-fn offer_row(candidates: &mut Candidates, row: RouteRow, bindings: &[PortBinding], tunnels: &TunnelCompiler) {
+fn offer_row(
+    candidates: &mut Candidates,
+    lines: &mut WanRoutes<'_>,
+    row: RouteRow,
+    (bindings, tunnels): (&[PortBinding], &TunnelCompiler),
+) {
     // A tunnel that is down is the last choice. Where there is no other, its packets are dropped: they never
     // leave in the clear.
-    let (penalty, up) = match &row.route {
+    let (penalty, liveness) = match &row.route {
         Route::Via(members) => (
             members.iter().map(|m| m.tunnel.map_or(0, |no| tunnels.metric_penalty(no))).max().unwrap_or(0),
-            members.iter().any(|m| m.tunnel.is_some() || is_up(bindings, m.port)),
+            members.iter().map(|m| liveness(bindings, m)).min().unwrap_or(Liveness::LinkDown),
         ),
-        _ => (0, true),
+        _ => (0, Liveness::Usable),
     };
     let rank = Rank {
-        liveness: if up { Liveness::Usable } else { Liveness::LinkDown },
+        liveness,
         table: Table::Main,
         metric: row.metric.saturating_add(penalty),
         preference: RouterPreference::High,
         source: RouteSource::Config,
     };
-    candidates.offer(rank, row);
+    if let Some(row) = lines.take(rank, row) {
+        candidates.offer(rank, row);
+    }
 }
 
-fn is_up(bindings: &[PortBinding], port: PortIdx) -> bool {
-    bindings.get(port.index()).is_some_and(|b| b.port.up)
+fn liveness(bindings: &[PortBinding], m: &Member) -> Liveness {
+    match bindings.get(m.port.index()).map(|b| &b.port) {
+        _ if m.tunnel.is_some() => Liveness::Usable,
+        Some(port) if port.up && port.failed => Liveness::Failed,
+        Some(port) if port.up => Liveness::Usable,
+        _ => Liveness::LinkDown,
+    }
 }
 
 fn row_of(r: &config::Route, route: Route) -> RouteRow {

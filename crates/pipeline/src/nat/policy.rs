@@ -224,6 +224,9 @@ pub struct Limits {
     pub port_block: Option<u16>,
     /// Sessions are reported, by [`super::Event::Created`] and [`super::Event::Ended`].
     pub log_sessions: bool,
+    /// Sessions stay with the WAN port whose address they have while it can be used; else they end when the routes prefer
+    /// another one.
+    pub sticky_lines: bool,
     /// Blocks are reported, by [`super::Event::BlockAllocated`] and [`super::Event::BlockReleased`].
     pub log_blocks: bool,
 }
@@ -238,6 +241,7 @@ impl Default for Limits {
             port_block: None,
             log_sessions: false,
             log_blocks: false,
+            sticky_lines: true,
         }
     }
 }
@@ -348,6 +352,12 @@ impl NatPolicy {
     #[inline]
     pub(crate) fn likely_source(&self) -> Option<&Source> {
         self.wan.iter().flatten().find_map(|w| self.source(w.first()?))
+    }
+
+    /// The WAN port whose own address an external one is, where it translates to it.
+    pub fn wan_port_of(&self, addr: Ipv4Addr) -> Option<PortIdx> {
+        let has = |w: &&Option<WanSources>| w.as_ref().is_some_and(|w| w.number(addr).is_some());
+        (0u8..).zip(&self.wan).find(|(_, w)| has(w)).map(|(no, _)| PortIdx(no))
     }
 
     /// A source by its index.

@@ -5,7 +5,7 @@
 //! better metric: by the route's member at that port, or by that of a route which is not in use.
 
 use super::{Member, Route, Snapshot};
-use sag_model::{PortIdx, VrfNo, Zone};
+use sag_model::{MacAddr, PortIdx, VrfNo, Zone};
 use std::net::IpAddr;
 
 impl Snapshot {
@@ -18,12 +18,28 @@ impl Snapshot {
         (vrf, to): (VrfNo, IpAddr),
         asked: PortIdx,
     ) -> &'s Member {
-        let is_wan = |port| self.port(port).is_some_and(|p| p.zone == Zone::Wan);
         let elsewhere = usual.tunnel.is_none() && usual.port != asked;
-        if !elsewhere || !is_wan(asked) || !is_wan(usual.port) {
+        if !elsewhere || !self.is_line(asked) || !self.is_line(usual.port) {
             return usual;
         }
         self.member_by((vrf, to), asked).unwrap_or(usual)
+    }
+
+    /// Whether sessions that are translated to addresses of a port stay with it when the routes prefer another one.
+    #[inline]
+    pub fn may_hold(&self, port: PortIdx) -> bool {
+        self.nat.limits.sticky_lines && self.port(port).is_some_and(|p| !p.failed)
+    }
+
+    /// Whether a port is a line to the Internet.
+    pub(crate) fn is_line(&self, port: PortIdx) -> bool {
+        self.port(port).is_some_and(|p| p.zone == Zone::Wan)
+    }
+
+    /// The link address of the next hop to an address by a port, in use or not.
+    pub(crate) fn next_hop_by(&self, (vrf, to): (VrfNo, IpAddr), port: PortIdx) -> Option<MacAddr> {
+        let member = self.member_by((vrf, to), port)?;
+        self.resolved(port, member.via.unwrap_or(to)).map(|nh| nh.dmac)
     }
 
     /// A way to an address by a port that is up, in use or not: of the longest prefix, else of the default route.

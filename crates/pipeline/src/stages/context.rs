@@ -55,10 +55,19 @@ pub struct PacketContext<'f> {
     pub translation6: Option<Translation6>,
     /// What of the packet is NAT64's; then it has neither of the two above.
     pub nat64: Nat64Context,
-    /// The port by which the question came that the packet answers, if it was to an address that is translated.
-    pub asked_by: Option<PortIdx>,
+    /// The line to the Internet that its session holds on to.
+    pub line: Option<Line>,
     /// The bindings that are in use.
     pub nat: &'f NatState,
+}
+
+/// The line to the Internet that a session holds on to, whatever the routes prefer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// The port by which the question came that the packet answers; it was to an address that is translated.
+    Question(PortIdx),
+    /// The port whose address the session's source has become.
+    Source(PortIdx),
 }
 
 /// The endpoints of a session's first packet, before and after translation.

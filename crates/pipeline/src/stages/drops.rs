@@ -78,6 +78,7 @@ impl Stage {
             R::SnatExhausted
             | R::SnatHostLimit
             | R::NatNoAddress
+            | R::NatWanChanged
             | R::SessionTableFull
             | R::HostShare
             | R::HostHalfOpen => &[Stage::Snat],

@@ -1,7 +1,7 @@
 //! The stages that look at addresses: what is for the gateway, what may not be forwarded, and where the rest goes.
 
 use super::decision::{Draft, drop_packet};
-use super::{Disposition, Known, PacketContext, Stage, Tracer};
+use super::{Disposition, Known, Line, PacketContext, Stage, Tracer};
 use crate::ids::TunnelNo;
 use crate::snapshot::{Member, Route, Snapshot};
 use sag_model::{DropReason, PortIdx, VrfNo, Zone};
@@ -53,7 +53,7 @@ pub fn egress(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Egr
         });
     };
     let t = snap.tunnel(no).filter(|t| t.state.is_up()).ok_or_else(down)?;
-    let path = snap.outer_path(t.remote_now(), hash).ok_or_else(down)?;
+    let path = snap.outer_path(t, t.remote_now(), hash).ok_or_else(down)?;
     Ok(Egress {
         port: path.port,
         tunnel: m.tunnel,
@@ -181,7 +181,12 @@ pub(super) fn route<T: Tracer>(
         return Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable)));
     }
     let mut member = lookup(snap, (draft.vrf, draft.dst), ctx.hash)?;
-    if let Some(port) = ctx.asked_by {
+    let held = match ctx.line {
+        Some(Line::Source(port)) if !snap.may_hold(port) => None,
+        Some(Line::Question(port) | Line::Source(port)) => Some(port),
+        None => None,
+    };
+    if let Some(port) = held {
         member = snap.return_member(member, (draft.vrf, draft.dst), port);
     }
     trace.step(Stage::Route, || describe(snap, member, ctx.hash));
@@ -227,7 +232,7 @@ fn lookup(snap: &Snapshot, (vrf, dst): (VrfNo, IpAddr), hash: u64) -> Result<&Me
 
 fn describe(snap: &Snapshot, m: &Member, hash: u64) -> String {
     if let Some(t) = snap.tunnel(m.tunnel) {
-        return match snap.outer_path(t.remote, hash).and_then(|p| snap.port(p.port)) {
+        return match snap.outer_path(t, t.remote, hash).and_then(|p| snap.port(p.port)) {
             Some(port) => format!("through tunnel {}, to {} by port {}", t.name, t.remote, port.name),
             None => format!("through tunnel {}, but no port leads to {}", t.name, t.remote),
         };

@@ -25,7 +25,7 @@ use crate::hash::AddrHash;
 pub use crate::ids::TunnelNo;
 use crate::networks::Networks;
 use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing, ReversePath};
-use sag_model::{DropReason, VrfNo, VrfZone, Zone};
+use sag_model::{DropReason, PortIdx, VrfNo, VrfZone, Zone};
 use sag_packet::encap::{Encap, Fields, Template};
 use sag_packet::proto::{IPV4_LEN, IPV6_LEN};
 use sag_packet::rewrite::FrameMut;
@@ -106,6 +106,8 @@ pub struct Tunnel {
     pub vrf: VrfNo,
     /// The ports by which the peer's packets may come in, a bit for each.
     pub ingress: u64,
+    /// The line to the Internet that has the gateway's outer address: no other carries packets from it.
+    pub line: Option<PortIdx>,
     /// What changes without a new snapshot.
     pub state: Arc<TunnelState>,
     /// How the peer and the path are probed.
@@ -395,9 +397,9 @@ impl Tunnels {
         self.list.iter().flatten()
     }
 
-    pub(crate) fn set_ingress(&mut self, no: TunnelNo, ingress: u64) {
+    pub(crate) fn set_outside(&mut self, no: TunnelNo, ingress: u64, line: Option<PortIdx>) {
         if let Some(Some(t)) = self.list.get_mut(no.index()) {
-            t.ingress = ingress;
+            (t.ingress, t.line) = (ingress, line);
         }
     }
 

@@ -98,8 +98,16 @@ impl Pipeline {
         }
         let mut end = evaluate(&s);
         if let Err(Disposition::SessionInvalid) = end {
+            let bound = match family {
+                Family::V4 => self.line_bound::<FlowRecord4>(snap, &s, frame),
+                Family::V6 => self.line_bound::<FlowRecord6>(snap, &s, frame),
+            };
             s.found = None;
             end = evaluate(&s);
+            if bound.is_some_and(|b| b.has_to_leave(snap, &end)) {
+                let reason = DropReason::NatWanChanged;
+                end = Err(Disposition::Drop { reason, icmp: None, rule: None, alone: false });
+            }
         }
         match end {
             Ok(decision) => {

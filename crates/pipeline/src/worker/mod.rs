@@ -20,6 +20,7 @@ mod slow;
 mod syn_proxy;
 mod tunnel;
 mod tunnel_device;
+mod wan_change;
 
 use crate::counters::Counters;
 use crate::fragments::Fragments;

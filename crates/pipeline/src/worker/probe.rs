@@ -185,7 +185,7 @@ impl Pipeline {
 
     /// Sends a NAT keepalive. False: it did not leave.
     fn send_keepalive(&mut self, snap: &Snapshot, t: &Tunnel, emit: &mut impl Emit) -> bool {
-        let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
+        let Some(path) = snap.outer_path(t, t.remote_now(), 0) else { return false };
         let Some(nh) = snap.resolved(path.port, path.to) else {
             self.neighbors.request((path.port, path.to));
             return false;
@@ -216,7 +216,7 @@ impl Pipeline {
         carried: Carried<'_>,
         emit: &mut impl Emit,
     ) -> bool {
-        let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
+        let Some(path) = snap.outer_path(t, t.remote_now(), 0) else { return false };
         let Some(nh) = snap.resolved(path.port, path.to) else {
             self.neighbors.request((path.port, path.to));
             return false;

@@ -18,7 +18,7 @@ use crate::session::{self, Effect, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{
-    self, Disposition, ForwardDecision, Known, Nat64Context, PacketContext, Translation, Translation6,
+    self, Disposition, ForwardDecision, Known, Line, Nat64Context, PacketContext, Translation, Translation6,
 };
 use crate::table::{SAME_RULE, State};
 use crate::tables::SharedTable;
@@ -26,7 +26,7 @@ use sag_model::flow::{
     Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct,
     FlowRecord6, IngressId, RecordNo,
 };
-use sag_model::{DropReason, Nanos, VrfNo, VrfZone, Zone};
+use sag_model::{DropReason, Nanos, PortIdx, VrfNo, VrfZone, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::{Family, L4};
 use sag_packet::proto::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
@@ -78,9 +78,13 @@ impl Pipeline {
         }
         let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
+            let bound = self.bound_to_line::<R>(&s, (no, walked.0.line));
             self.end::<R>(snap, no.session());
             s.found = None;
             walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
+            if let Some(bound) = bound.filter(|b| b.has_to_leave(snap, &walked.1)) {
+                return self.leave_line(env, &s, f.bytes(), &bound, emit);
+            }
         }
         walked.0.opening = opening;
         self.dispose::<R>(env, &s, f, walked, emit, since)
@@ -234,13 +238,20 @@ impl Pipeline {
             translation: None,
             translation6: None,
             nat64: self.nat64_context::<R>(s, related.or(s.found)),
-            asked_by: None,
+            line: None,
             nat: &self.tables.nat,
         };
         if let (Nat64Context::None, Some(no)) = (&ctx.nat64, related.or(s.found)) {
             self.add_translation::<R>(&mut ctx, no);
         }
-        (ctx, Seen { known, related, opening: None })
+        if let Some(no) = related.or(s.found).filter(|no| no.direction() == 0) {
+            ctx.line = Self::line_of_source(snap, &ctx, table.record(no)).map(Line::Source);
+        }
+        let line = match ctx.line {
+            Some(Line::Source(port)) => Some(port),
+            _ => None,
+        };
+        (ctx, Seen { known, related, opening: None, line })
     }
 
     /// What the session of a record makes of a packet's addresses.
@@ -278,7 +289,7 @@ impl Pipeline {
         };
         let forwarded = ctx.translation.is_some_and(|t| t.reply && t.old.1 != t.new.1)
             || ctx.translation6.is_some_and(|t| t.reply && t.old.1 != t.new.1);
-        ctx.asked_by = first.ingress().as_port().filter(|_| forwarded);
+        ctx.line = first.ingress().as_port().filter(|_| forwarded).map(Line::Question);
     }
 
     /// What the session table knows of a packet. `related`: the record of the answers to the packet
@@ -572,6 +583,8 @@ pub(super) struct Seen {
     pub related: Option<RecordNo>,
     /// It is a SYN that a packet with a SYN cookie has become.
     pub opening: Option<Opening>,
+    /// The line to the Internet whose address the session's source has become.
+    pub line: Option<PortIdx>,
 }
 
 /// The meters of a flow that was checked in this epoch.

@@ -213,7 +213,7 @@ impl Pipeline {
         let frame = f.bytes();
         let (sport, dport) = s.p.ports();
         let (server, client) = ((s.p.src(frame), sport), (s.p.dst(frame), dport));
-        let near = frame.get(6..12).and_then(|m| m.first_chunk()).map(|m| (s.ingress, MacAddr(*m)));
+        let near = Self::sender(s, frame);
         let scale = open.server_scale().and(open.client_scale()).unwrap_or(0);
         let ack = Segment {
             from: client,
@@ -225,7 +225,7 @@ impl Pipeline {
             options: &[],
             ttl: TTL,
         };
-        if self.send_segment(env.snap, (s.zone.vrf(), &ack), near.filter(|_| s.tunnel.is_none()), emit) {
+        if self.send_segment(env.snap, (s.zone.vrf(), &ack), near, emit) {
             // The client's packet completes the handshake, as in a connection of its own.
             touch(R::table(&self.tables).record(no.peer()), env.now, (IPV4_LEN + TCP_LEN) as u16);
         }
@@ -336,8 +336,14 @@ impl Pipeline {
         true
     }
 
+    /// Where the sender of a frame is, and its link address, if it did not come by a tunnel.
+    pub(super) fn sender(s: &BatchEntry, frame: &[u8]) -> Option<(PortIdx, MacAddr)> {
+        let mac = frame.get(6..12).and_then(|m| m.first_chunk()).map(|m| MacAddr(*m));
+        mac.filter(|_| s.tunnel.is_none()).map(|mac| (s.ingress, mac))
+    }
+
     /// Sends a segment that the gateway makes, in a VRF. `near`: where its receiver is, if that has just sent something.
-    fn send_segment(
+    pub(super) fn send_segment(
         &mut self,
         snap: &Snapshot,
         (vrf, segment): (VrfNo, &Segment<'_>),
@@ -362,14 +368,14 @@ impl Pipeline {
 }
 
 /// Numbers of a TCP header.
-struct Header {
-    seq: u32,
-    ack: u32,
-    window: u16,
+pub(super) struct Header {
+    pub seq: u32,
+    pub ack: u32,
+    pub window: u16,
 }
 
 impl Header {
-    fn read(p: &Parsed, frame: &[u8]) -> Option<Header> {
+    pub fn read(p: &Parsed, frame: &[u8]) -> Option<Header> {
         let h: &[u8; TCP_LEN] = frame.get(usize::from(p.l4_at)..)?.first_chunk()?;
         let (seq, _) = tcp_numbers(p, frame)?;
         Some(Header {

@@ -195,7 +195,7 @@ impl Pipeline {
         let mac = t.mac().map_or([0; 6], |m| m.0);
         let room = self.buffers.scratch.get_mut(LINK_ROOM..);
         let Some(len) = room.and_then(|out| responder::arp_request(mac, own, peer, out)) else { return };
-        let Some(path) = snap.outer_path(t.remote, 0) else { return };
+        let Some(path) = snap.outer_path(t, t.remote, 0) else { return };
         if let IcmpResult::Ready { port, start, len } = self.push_vxlan_headers(snap, t, &path, len)
             && emit.emit(port, &self.buffers.scratch[start..start + len])
         {
@@ -504,7 +504,7 @@ impl Pipeline {
         };
         let claim = |a: IpAddr| snap.claim(t, a);
         let made = make(f.bytes(), mac.0, &claim, &mut self.buffers.scratch[LINK_ROOM..]);
-        let built = match (made, snap.outer_path(t.remote, 0)) {
+        let built = match (made, snap.outer_path(t, t.remote, 0)) {
             (Some(len), Some(path)) => self.push_vxlan_headers(snap, t, &path, len),
             _ => IcmpResult::NoRoute,
         };

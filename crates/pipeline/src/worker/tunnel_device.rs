@@ -99,7 +99,7 @@ impl Pipeline {
             // Only the first fragment has ports, and all are to take one path.
             (Fragment::First { .. } | Fragment::Later { .. }, _) => 0,
         };
-        let path = snap.outer_path(t.remote_now(), hash)?;
+        let path = snap.outer_path(t, t.remote_now(), hash)?;
         let Some(nh) = snap.resolved(path.port, path.to) else {
             self.neighbors.request((path.port, path.to));
             return None;

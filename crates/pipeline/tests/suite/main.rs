@@ -23,6 +23,7 @@ mod refused;
 mod returns;
 mod rule_limits;
 mod sessions;
+mod several_wans;
 mod spoofed;
 mod static_nat;
 mod syn_cookies;

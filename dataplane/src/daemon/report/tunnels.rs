@@ -10,7 +10,7 @@ impl View<'_> {
     pub fn tunnels_report(&self) -> control::Tunnels {
         let row = |t: &sag_model::config::Tunnel| {
             let running = self.publisher.snapshot.tunnels.iter().find(|r| r.name == t.name);
-            let path = running.and_then(|r| self.publisher.snapshot.outer_path(r.remote, 0));
+            let path = running.and_then(|r| self.publisher.snapshot.outer_path(r, r.remote, 0));
             let mut out = control::Tunnel {
                 name: t.name.clone(),
                 kind: t.encap.kind().to_owned(),

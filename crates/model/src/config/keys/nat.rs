@@ -7,7 +7,7 @@ use crate::config::schema::{
 };
 use crate::config::types::{
     AddressRange, ClosedPorts, DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog,
-    NatPooling, NetworkMatch, PortRange, SynCookieMode, WhenFull,
+    NatPooling, NetworkMatch, PortRange, SynCookieMode, WanSessions, WhenFull,
 };
 use crate::ids::PortIdx;
 use ipnet::{IpNet, Ipv6Net};
@@ -50,6 +50,10 @@ table! {
         /// `kernel` if the kernel serves ports without a socket (IPVS, nftables' `redirect` or `dnat`, TPROXY), or by one
         /// that is bound to a VLAN device.
         pub closed_ports: ClosedPorts = ClosedPorts::Drop => key().source("RFC 5382 REQ-4");
+        /// When the routes prefer another WAN port, sessions that are translated to an address of the one before stay there
+        /// while it can be used, or end at once, so that hosts begin anew by the preferred one.
+        /// [Figures of both](wans.md#when-a-line-fails-and-comes-back).
+        pub wan_sessions: WanSessions = WanSessions::Sticky => key();
         /// Inside hosts reach each other by their outside addresses.
         pub hairpin: bool = true => key().source("RFC 4787 REQ-9, RFC 5382 REQ-8, RFC 5508 REQ-7");
     }

@@ -61,6 +61,20 @@ table! {
         /// As `filtering` of [snat](#source-nat-snat); only with `snat = true`.
         snat_filtering: NatBehavior = NatBehaviors::default().filtering =>
             key().source("RFC 4787 REQ-8, RFC 5382 REQ-3");
+        /// In place of the metric of the port's default routes: the lowest is preferred, ports of one priority share what
+        /// begins by `weight`. -1 of a `mgmt` port: its default routes are the kernel's alone. [Several
+        /// WANs](wans.md).
+        pub priority: Option<i64> =>
+            key()
+                .range(-1, 65_535)
+                .allowed("`wan`; -1 is for `mgmt`")
+                .absent("the metric of the route")
+                .source("ModifySagWan `Priority`");
+        /// Share among the WAN ports of one `priority`.
+        pub weight: u16 = 100 => key().range(1, 100).allowed("`wan` only").source("ModifySagWan `Weight`");
+        /// What watches the line has found that it leads nowhere: as with a dead link others are preferred, and what is
+        /// translated to its addresses ends. Without others it is used all the same.
+        pub failed: bool = false => key().allowed("`wan` only").source("CreateHealthCheck");
         /// Hosts behind it may ask for ports outside, within [their limits](#port-mapping-port_mapping).
         pub port_mapping: bool = false => key().allowed("`lan` only").source("RFC 6887, RFC 6886");
         /// Which sources may [come in by the port](limits.md#sources): those to which the route leads back by it; by it

@@ -45,7 +45,7 @@ fn changed_keys_are_named_with_both_values() {
         ["dnat[fwd-1].external_port: \"8080\" -> \"8081\""]
     );
     assert_eq!(
-        diff(EXAMPLE, &edited("weight = 1", "weight = 5")),
+        diff(EXAMPLE, &edited("weight = 1 ", "weight = 5 ")),
         ["route[10.20.0.0/16 metric 0 via 192.168.1.254 port 0].weight: 1 -> 5"]
     );
 }

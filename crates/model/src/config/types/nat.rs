@@ -42,6 +42,14 @@ words! {
         Kernel = "kernel",
     }
 
+    /// What becomes of translated sessions when the routes prefer another WAN port.
+    pub enum WanSessions {
+        /// They stay with their port while it can be used.
+        Sticky = "sticky",
+        /// They end, and begin anew by the other one.
+        Move = "move",
+    }
+
     /// What the NAT log records.
     pub enum NatLog {
         /// Nothing.

@@ -50,6 +50,7 @@ fn port(
         let problem = format!("only a wan port translates to its own address; this one is {role}");
         s.error(&at.span(), "snat", problem, "remove the key, or use [[snat]]", "Sag.PortRoleInvalid");
     }
+    line_keys(raw, read.role, s);
     if let (Some(device), Some(vlan), Some(at)) = (&read.device, read.vlan, &raw.device)
         && let Some(first) = devices.repeated((device.clone(), vlan), s.place(&at.span(), "device"))
     {
@@ -62,6 +63,31 @@ fn port(
     }
     vrf?;
     read.finish(addresses?, snat_behavior?)
+}
+
+/// Keys of lines to the Internet.
+fn line_keys(raw: &RawPort, role: Option<Role>, s: &mut Scope<'_, '_>) {
+    let Some(role) = role else { return };
+    let keys = [
+        ("priority", raw.priority.as_ref().map(|v| v.span())),
+        // What they are by default is written for every port.
+        ("weight", raw.weight.as_ref().filter(|v| *v.get_ref() != 100).map(|v| v.span())),
+        ("failed", raw.failed.as_ref().filter(|v| *v.get_ref()).map(|v| v.span())),
+    ];
+    let forwards_nothing = raw.priority.as_ref().is_some_and(|v| *v.get_ref() == -1);
+    for (key, at) in keys {
+        let Some(at) = at else { continue };
+        let (problem, remedy) = match (role, key, forwards_nothing) {
+            (Role::Mgmt, "priority", true) => continue,
+            (Role::Wan, "priority", true) => (
+                "a port by which nothing is forwarded is no wan port".to_owned(),
+                "write role = \"mgmt\", or a number from 0 on",
+            ),
+            (Role::Wan, ..) => continue,
+            _ => (format!("only a wan port has it; this one is {role}"), "remove the key"),
+        };
+        s.error(&at, key, problem, remedy, "Sag.PortRoleInvalid");
+    }
 }
 
 fn snat_behavior(raw: &RawPort, snat: bool, s: &mut Scope<'_, '_>) -> Option<NatBehaviors> {
