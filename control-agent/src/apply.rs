@@ -5,10 +5,13 @@ mod deviations;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
+use sag_model::Role;
 use sag_model::control::{self, PublicKey};
 use sag_southbound::{Acceptance, Announcement, Deviation, EPOCH_AHEAD, IdentityKey};
 use serde::{Deserialize, Serialize};
@@ -23,6 +26,7 @@ use crate::files::{self, Unwritten};
 use crate::health::Verdict;
 use crate::identity;
 use crate::lan_services::LanServer;
+use crate::lines::Lines;
 use crate::overlay::{LocalEndpoint, peer_key};
 use crate::peers::{Peers, PeersFile};
 use crate::routing::{self, Routing};
@@ -94,6 +98,8 @@ pub struct Applier {
     /// What was last said of the network, so that it is logged once.
     said: BTreeSet<String>,
     status: NetworkStatus,
+    /// What the tunnels show of the lines to the Internet.
+    lines: Lines,
     /// The cloud has not been heard for longer than the device may be without it.
     pub silent: bool,
     /// The deviations that the gateway shows, and of which process and epoch.
@@ -158,6 +164,7 @@ impl Applier {
             renewed: None,
             said: BTreeSet::new(),
             status,
+            lines: Lines::default(),
             silent: false,
             shown: None,
         }
@@ -194,7 +201,9 @@ impl Applier {
     /// Puts a configuration in force; true if anything had to be done.
     pub fn apply(&mut self, good: LastGood, health: &Verdicts) -> Result<bool, Fault> {
         let status = self.vcpe.status().map_err(fault)?;
-        let base = self.base(status.pid)?;
+        let present = self.present_addresses()?;
+        self.watch_lines(&present);
+        let base = self.base(status.pid)?.having(present);
         let endpoint = self.endpoint(&good.desired, status.pid)?;
         let desired = self.within_lock(&good.desired);
         let compiled = compile(&desired, &base, &self.config.ports, health, endpoint.as_ref())
@@ -280,16 +289,11 @@ impl Applier {
         let Some(system) = &mut self.system else { return Ok(None) };
         let tables = system.tables().map_err(|e| Fault::Unavailable(e.to_string()))?;
         let running = |d: &String| tables.link_named(d).is_some_and(|l| l.running);
-        let items = present(tables);
-        let devices = items.iter().map(|i| i.device().to_owned());
-        let running = devices.filter(running).collect();
-        let address = |i: Item| match i {
-            Item::Address { device, address } => Some((device, address)),
-            Item::Default { .. } => None,
-        };
+        let running = tables.links().map(|l| l.name.clone()).filter(running).collect();
         Ok(Some(LocalEndpoint {
-            addresses: items.into_iter().filter_map(address).collect(),
+            addresses: addresses(present(tables)),
             running,
+            unfit: self.lines.unfit(Instant::now()),
             gateway: self.config.smart_ag_id.clone(),
             sn: self.config.smart_ag_sn.clone(),
             fec: self.config.optimization,
@@ -298,6 +302,27 @@ impl Applier {
             unreadable,
             now: self.now(),
         }))
+    }
+
+    /// Looks whether the overlay gets through by the line at which its tunnels end, if it has another one.
+    fn watch_lines(&mut self, present: &[(String, Ipv4Net)]) {
+        let Some(InForce { compiled, .. }) = &self.current else { return };
+        let wans = compiled.ports.iter().filter(|(.., role)| *role == Role::Wan).count();
+        let device = present.iter().find(|(_, a)| Some(a.addr()) == compiled.local).map(|(d, _)| d);
+        let Some(device) = device.filter(|_| wans > 1 && !compiled.tunnels.is_empty()) else { return };
+        let Ok(seen) = self.vcpe.tunnels() else { return };
+        let of_network = |t: &&control::Tunnel| {
+            Some(t.local) == compiled.local.map(IpAddr::V4)
+                && compiled.tunnels.iter().any(|c| c.name == t.name)
+        };
+        self.lines.note(device, seen.tunnels.iter().filter(of_network), Instant::now());
+    }
+
+    /// IPv4 addresses of this machine, by device.
+    fn present_addresses(&mut self) -> Result<Vec<(String, Ipv4Net)>, Fault> {
+        let Some(system) = &mut self.system else { return Ok(Vec::new()) };
+        let tables = system.tables().map_err(|e| Fault::Unavailable(e.to_string()))?;
+        Ok(addresses(present(tables)))
     }
 
     /// Seconds since 1970, by the cloud's clock.
@@ -521,6 +546,14 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+fn addresses(items: Vec<Item>) -> Vec<(String, Ipv4Net)> {
+    let address = |i: Item| match i {
+        Item::Address { device, address } => Some((device, address)),
+        Item::Default { .. } => None,
+    };
+    items.into_iter().filter_map(address).collect()
 }
 
 fn fault(e: VcpeError) -> Fault {

@@ -5,7 +5,7 @@
 use sag_southbound::Capability;
 
 /// In the order of the report.
-pub const CAPABILITIES: [Capability; 17] = [
+pub const CAPABILITIES: [Capability; 18] = [
     Capability::Acl,
     Capability::Qos,
     Capability::QosTimeWindow,
@@ -19,6 +19,7 @@ pub const CAPABILITIES: [Capability; 17] = [
     Capability::HealthCheck,
     Capability::RouteDistribution,
     Capability::Reboot,
+    Capability::WanWeight,
     Capability::AccessPointProbe,
     Capability::ProbeTask,
     Capability::ServiceAddress,

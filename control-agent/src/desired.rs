@@ -190,7 +190,6 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
     );
     for (name, wan) in &doc.wan {
         note(wan.ip_type == Some(AddressMode::Pppoe), &format!("PPPoE on port {name}"));
-        note(wan.weight.is_some_and(|w| w != 100), &format!("the weight of port {name}"));
     }
     out
 }

@@ -28,6 +28,7 @@ pub mod health;
 pub mod icmp;
 pub mod identity;
 pub mod lan_services;
+pub mod lines;
 pub mod measure;
 pub mod overlay;
 pub mod peers;

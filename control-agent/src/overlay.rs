@@ -29,6 +29,8 @@ pub struct LocalEndpoint {
     pub addresses: Vec<(String, Ipv4Net)>,
     /// Devices that frames can pass.
     pub running: BTreeSet<String>,
+    /// Devices by which no other member of the network was reached.
+    pub unfit: BTreeSet<String>,
     /// The instance and serial number of this device.
     pub gateway: String,
     pub sn: String,
@@ -53,6 +55,8 @@ pub struct Own {
     pub networks: Vec<(Ipv4Net, String)>,
     /// Those of `networks` in which no tunnel can end: behind the ports to the branch.
     pub inside: Vec<(Ipv4Net, String)>,
+    /// Those of `networks` that are reached by a leased line: a tunnel to the very same one may stand in for it.
+    pub backed_up: BTreeSet<Ipv4Net>,
 }
 
 /// A tunnel to another device.
@@ -199,7 +203,8 @@ impl Planner<'_> {
         if !is_private(block) {
             return Err("it is not private (RFC 1918)".into());
         }
-        let meets = |own: &Ipv4Net| own.contains(&block) || block.contains(own);
+        let stands_in = |own: &Ipv4Net| *own == block && self.own.backed_up.contains(own);
+        let meets = |own: &Ipv4Net| (own.contains(&block) || block.contains(own)) && !stands_in(own);
         if let Some((net, what)) = self.own.networks.iter().find(|(net, _)| meets(net)) {
             return Err(format!("it overlaps with {what} {net}"));
         }

@@ -1,11 +1,13 @@
 //! The state of the device in the words of the Describe operations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use sag_model::Role;
-use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
+use sag_model::control::{
+    self, Drops, Port, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow,
+};
 use sag_rtnl::Tables;
 use sag_southbound::{
     Announcement, Capability, Deviation, Dns, DropCount, HealthState, PortRole, PortState, ProbeTaskState,
@@ -114,7 +116,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         deviations: Some(facts.deviations.clone()),
         wired_ports: facts.compiled.map(|c| c.wired.clone()),
         ports: port_rows(&ports),
-        wans: wans(&ports, facts.tables),
+        wans: wans(&ports, facts.tables, facts.compiled.map(|c| &c.failed)),
         routes: route_rows(&routes),
         route_neighbors: facts.routing.neighbors(facts.compiled),
         health_checks: health(facts.health),
@@ -243,7 +245,8 @@ fn port_rows(ports: &Ports) -> Vec<PortState> {
         .collect()
 }
 
-fn wans(ports: &Ports, tables: Option<&Tables>) -> Vec<WanState> {
+fn wans(ports: &Ports, tables: Option<&Tables>, failed: Option<&BTreeSet<String>>) -> Vec<WanState> {
+    let leads_on = |p: &Port| p.up && !failed.is_some_and(|f| f.contains(&p.name));
     let items = tables.map(present).unwrap_or_default();
     let wan = ports.ports.iter().filter(|p| p.role == Role::Wan);
     wan.map(|p| {
@@ -257,7 +260,7 @@ fn wans(ports: &Ports, tables: Option<&Tables>) -> Vec<WanState> {
             ip: net.map_or_else(String::new, |n| n.addr().to_string()),
             mask: net.map_or_else(String::new, |n| n.netmask().to_string()),
             gateway: gateway.map_or_else(String::new, |g: Ipv4Addr| g.to_string()),
-            traffic_state: if p.up { "Normal" } else { "Abnormal" }.to_owned(),
+            traffic_state: if leads_on(p) { "Normal" } else { "Abnormal" }.to_owned(),
         }
     })
     .collect()

@@ -100,10 +100,26 @@ pub fn plan(present: &[Item], desired: &[PortAddress], owned: &[Item]) -> Vec<Ed
             .filter(move |i| matches!(i, Item::Default { .. }) == route)
             .map(|i| Edit::Add((*i).clone()))
     };
-    let remove = |items: Vec<&Item>| items.into_iter().map(|i| Edit::Remove(i.clone())).collect::<Vec<_>>();
-    // The old goes first: with the first address of a subnet the kernel takes all others of it.
-    let gone = remove(routes).into_iter().chain(remove(addresses));
-    gone.chain(add(false)).chain(add(true)).collect()
+    let remove =
+        |items: &[&Item]| items.iter().map(|i| Edit::Remove((*i).clone())).collect::<Vec<_>>().into_iter();
+    // A route that has another metric is there twice for a moment, and never missing, if that metric is free.
+    let stays = |device: &str| {
+        let of_device = |i: &&Item| matches!(i, Item::Address { device: d, .. } if d == device);
+        !missing.iter().copied().chain(addresses.iter().copied()).any(|i| of_device(&i))
+    };
+    let has_metric =
+        |m: u32| present.iter().any(|i| matches!(i, Item::Default { metric, .. } if *metric == m));
+    let moves = |edit: &Edit| match edit.item() {
+        Item::Default { device, gateway, metric } => {
+            let same = |i: &&Item| matches!(i, Item::Default { device: d, gateway: g, .. } if (d, g) == (device, gateway));
+            stays(device) && !has_metric(*metric) && routes.iter().copied().any(|i| same(&i))
+        }
+        Item::Address { .. } => false,
+    };
+    let (moved, added): (Vec<Edit>, Vec<Edit>) = add(true).partition(moves);
+    // Of the rest the old goes first: with the first address of a subnet the kernel takes all others of it.
+    let gone: Vec<Edit> = remove(&routes).chain(remove(&addresses)).collect();
+    moved.into_iter().chain(gone).chain(add(false)).chain(added).collect()
 }
 
 impl Edit {
@@ -368,6 +384,23 @@ mod tests {
                 Edit::Add(default_by("wan", "198.51.100.1", 10)),
             ]
         );
+    }
+
+    /// Sessions and connections by a line whose metric alone changes find it all the time.
+    #[test]
+    fn a_route_with_another_metric_is_never_missing() {
+        let now = [address("wan", "198.51.100.2/24"), default_by("wan", "198.51.100.1", 5)];
+        let want = desired("wan", "198.51.100.2/24", Some("198.51.100.1"));
+        let (old, new) = (default_by("wan", "198.51.100.1", 5), default_by("wan", "198.51.100.1", 10));
+        assert_eq!(
+            plan(&now, std::slice::from_ref(&want), &[]),
+            [Edit::Add(new.clone()), Edit::Remove(old.clone())]
+        );
+        // There may be one of a metric.
+        let other = default_by("lan", "192.0.2.9", 10);
+        let now = [&now[..], std::slice::from_ref(&other)].concat();
+        let edits = plan(&now, std::slice::from_ref(&want), std::slice::from_ref(&other));
+        assert_eq!(edits, [Edit::Remove(old), Edit::Remove(other), Edit::Add(new)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod ports;
 mod protocols;
 mod routes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -35,9 +35,16 @@ pub struct Base {
     sections: Table,
     overhead: Option<Value>,
     ports: Vec<Table>,
+    /// IPv4 addresses that devices have, by device: those by DHCP are not in the document.
+    present: Vec<(String, Ipv4Net)>,
 }
 
 impl Base {
+    /// The same on a machine that has these addresses.
+    pub fn having(self, present: Vec<(String, Ipv4Net)>) -> Base {
+        Base { present, ..self }
+    }
+
     pub fn from_toml(text: &str) -> Result<Base, String> {
         let all: Table = text.parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
         let sections =
@@ -47,6 +54,7 @@ impl Base {
             sections,
             overhead: all.get("bandwidth").and_then(|b| b.get("overhead")).cloned(),
             ports: ports.filter_map(|p| p.as_table().cloned()).collect(),
+            present: Vec::new(),
         })
     }
 
@@ -117,6 +125,8 @@ pub struct Compiled {
     pub routing: sag_frr::Settings,
     /// What LAN ports are served with, as far as the cloud says it.
     pub lan: LanServices,
+    /// WAN ports that were found to lead nowhere.
+    pub failed: BTreeSet<String>,
 }
 
 pub struct Compiler<'a> {
@@ -131,15 +141,26 @@ pub struct Compiler<'a> {
     /// What the gateway's rules have refused before.
     excluded: &'a Exclusions,
     /// Static routes that are in force, with their ports.
-    static_routes: Vec<(String, String)>,
+    static_routes: Vec<StaticRoute>,
     /// Blocks of other members of the network that have a route.
     member_routes: Vec<String>,
+    /// WAN ports that were found to lead nowhere.
+    failed: BTreeSet<String>,
     out: Table,
     /// Object of the cloud by key path.
     origins: Vec<(String, Object)>,
     deviations: Vec<Deviation>,
     notices: Vec<String>,
     ports: Vec<(String, String, Role)>,
+}
+
+/// A static route that is in force.
+#[derive(Debug, Clone)]
+struct StaticRoute {
+    net: Ipv4Net,
+    port: String,
+    /// By a leased line: the overlay may stand in for it.
+    leased: bool,
 }
 
 /// How often objects that the gateway's rules refuse are left out one by one. All of them are found at once, unless one
@@ -274,6 +295,7 @@ impl<'a> Compiler<'a> {
             excluded,
             static_routes: Vec::new(),
             member_routes: Vec::new(),
+            failed: BTreeSet::new(),
             out: base.sections.clone(),
             origins: Vec::new(),
             deviations: desired.unreadable.clone(),
@@ -406,6 +428,7 @@ impl<'a> Compiler<'a> {
             local: self.local,
             routing,
             lan,
+            failed: self.failed,
         })))
     }
 

@@ -10,9 +10,17 @@ use toml::Value;
 use super::isolation::{Object, deviation};
 use super::{Compiler, LOOPBACK, OWN_PORT_KEYS, PortAddress, optional, port_name, table};
 use crate::config::Wiring;
+use crate::desired::HealthCheck;
+use crate::health::Verdict;
 
 /// Of a WAN port without one.
 pub(super) const WAN_PRIORITY: i64 = 10;
+
+/// Of a WAN port without one.
+pub(super) const WAN_WEIGHT: i64 = 100;
+
+/// What is added to the metric of the kernel's default route by a line that was found to lead nowhere.
+const FAILED_METRIC: u32 = 1 << 20;
 
 /// The order of ports: 2 before 10.
 pub(super) fn by_name(name: &str) -> (usize, String) {
@@ -105,6 +113,7 @@ impl Compiler<'_> {
                 }
             }
         }
+        self.lines();
         self.one_metric_each(&mut addresses);
         (addresses, dhcp)
     }
@@ -132,27 +141,54 @@ impl Compiler<'_> {
         self.desired.roles.get(name) == Some(&PortRole::Wan) && wan.is_some_and(|p| p < 0)
     }
 
-    /// The kernel has one default route of a metric. Of WAN ports of one priority the first by name is preferred, and the
-    /// others stand in for it in this order.
-    fn one_metric_each(&mut self, addresses: &mut [PortAddress]) {
+    /// The kernel has one default route of a metric: of ports of one priority that of the first by name is what the machine's
+    /// own connections go by. The gateway shares by the ports' priorities. A line that was found to lead nowhere comes last.
+    fn one_metric_each(&self, addresses: &mut [PortAddress]) {
         let mut routes: Vec<_> = addresses.iter_mut().filter(|a| a.gateway.is_some()).collect();
         routes.sort_by_key(|a| (a.gateway.map(|(_, metric)| metric), by_name(&a.port)));
-        let mut before: Option<(u32, String)> = None;
+        let mut before: Option<u32> = None;
         for a in routes {
             let Some((gateway, metric)) = a.gateway else { continue };
-            let metric = match &before {
-                Some((last, other)) if metric <= *last => {
-                    self.notices.push(format!(
-                        "port {}: its priority is that of port {other} or is taken, so it stands in for that one",
-                        a.port
-                    ));
-                    last.saturating_add(1)
-                }
-                _ => metric,
-            };
-            a.gateway = Some((gateway, metric));
-            before = Some((metric, a.port.clone()));
+            let metric = before.map_or(metric, |last| metric.max(last.saturating_add(1)));
+            before = Some(metric);
+            // The others keep theirs: a route that is set anew is not there for a moment.
+            let failed = if self.failed.contains(&a.port) { FAILED_METRIC } else { 0 };
+            a.gateway = Some((gateway, metric.saturating_add(failed)));
         }
+    }
+
+    /// Priorities and weights of several WAN ports, and which of them were found to lead nowhere.
+    fn lines(&mut self) {
+        let wans: Vec<_> = self.ports.iter().filter(|(.., role)| *role == Role::Wan).cloned().collect();
+        if wans.len() < 2 {
+            // Nothing can stand in for it.
+            return;
+        }
+        for (name, device, _) in wans {
+            let wan = self.desired.wans.get(&name).cloned().unwrap_or_default();
+            let priority = wan.priority.unwrap_or(WAN_PRIORITY).clamp(0, 65_535);
+            self.port_key(&name, "priority", Value::Integer(priority));
+            if let Some(weight) = wan.weight {
+                self.port_key(&name, "weight", Value::Integer(weight.clamp(1, 100)));
+            }
+            if let Some(checks) = self.failed_checks(&name, &device) {
+                self.port_key(&name, "failed", Value::Boolean(true));
+                self.notices.push(format!("port {name}: others are preferred, since {checks} failed"));
+                self.failed.insert(name);
+            }
+        }
+    }
+
+    /// The health checks from an address of a port, if there are some and all of them fail.
+    fn failed_checks(&self, name: &str, device: &str) -> Option<String> {
+        let planned = self.desired.wans.get(name).and_then(|w| w.ip.parse::<Ipv4Addr>().ok());
+        let present = self.base.present.iter().filter(|(d, _)| d == device).map(|(_, a)| a.addr());
+        let own: Vec<Ipv4Addr> = present.chain(planned).collect();
+        let from_here = |c: &&HealthCheck| c.src.parse().is_ok_and(|src| own.contains(&src));
+        let checks: Vec<_> = self.desired.health_checks.iter().filter(from_here).collect();
+        let fails = |c: &&HealthCheck| self.health.get(&c.id) == Some(&Verdict::Failed);
+        let ids: Vec<_> = checks.iter().map(|c| c.id.as_str()).collect();
+        (!checks.is_empty() && checks.iter().all(fails)).then(|| format!("health check {}", ids.join(", ")))
     }
 
     /// A leased line is one port, or one for each of its VLANs.
@@ -214,6 +250,8 @@ impl Compiler<'_> {
             "vlan": Some(vlan).filter(|v| *v > 0),
             "role": word,
             "bandwidth": wan.and_then(|w| w.bandwidth).filter(|n| *n > 0),
+            // Its default route, as of a DHCP client, is none of the gateway's.
+            "priority": Some(-1).filter(|_| role == Role::Mgmt && self.does_not_forward(name)),
         };
         let translates = matches!(self.desired.wan_snat, Some(Switch::Enable | Switch::Unknown(_)));
         let snat = role == Role::Wan && translates;

@@ -205,11 +205,11 @@ impl Compiler<'_> {
     /// The branch's blocks, and networks behind its LAN ports.
     fn own_networks(&self) -> Vec<IpNet> {
         let lan = |port: &str| self.ports.iter().any(|(name, _, role)| name == port && *role == Role::Lan);
-        let behind =
-            self.static_routes.iter().filter(|(_, port)| lan(port)).map(|(destination, _)| destination);
-        let all = self.desired.blocks.iter().chain(behind).filter_map(|b| b.parse::<Ipv4Net>().ok());
+        let behind = self.static_routes.iter().filter(|r| lan(&r.port)).map(|r| r.net);
+        let blocks = self.desired.blocks.iter().filter_map(|b| b.parse::<Ipv4Net>().ok()).map(|n| n.trunc());
         // A default route by a LAN port stays the branch's own.
-        let mut out: Vec<IpNet> = all.filter(|n| n.prefix_len() > 0).map(|n| IpNet::V4(n.trunc())).collect();
+        let mut out: Vec<IpNet> =
+            blocks.chain(behind).filter(|n| n.prefix_len() > 0).map(IpNet::V4).collect();
         out.retain(|n| announced(self.desired, self.health, n));
         out.sort();
         out.dedup();

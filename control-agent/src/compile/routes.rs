@@ -8,10 +8,13 @@ use sag_southbound::{Effect, RouteOrigin};
 use toml::Value;
 
 use super::isolation::Object;
-use super::ports::{WAN_PRIORITY, by_name};
-use super::{Compiler, PortAddress, optional, port_name, publishes, same_net, table};
+use super::ports::{WAN_PRIORITY, WAN_WEIGHT, by_name};
+use super::{Compiler, PortAddress, StaticRoute, optional, port_name, publishes, same_net, table};
 use crate::desired::Distribution;
 use crate::overlay::{self, LocalEndpoint, Own};
+
+/// What is added to the metric of a route by a tunnel that stands in for a leased line.
+const BACKUP_METRIC: i64 = 1000;
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self) {
@@ -45,7 +48,15 @@ impl Compiler<'_> {
             if strategy.is_some_and(|s| !publishes(s, self.health)) {
                 continue;
             }
-            self.static_routes.push((r.destination.clone(), port.clone()));
+            let net = r.destination.parse::<Ipv4Net>().map(|n| n.trunc()).ok();
+            // Of a line without carrier the destinations are the overlay's, as far as it has them.
+            let down = line && !self.has_carrier(&port);
+            if down && net.is_some_and(|n| self.is_within_a_block(n)) {
+                continue;
+            }
+            if let Some(net) = net.filter(|_| !down) {
+                self.static_routes.push(StaticRoute { net, port: port.clone(), leased: line });
+            }
             let entry = table! { "destination": &r.destination, "next_hop": &r.next_hop, "port": &port };
             self.push("route", entry, object);
         }
@@ -88,7 +99,11 @@ impl Compiler<'_> {
                 if desired.distributions.iter().find(of).is_some_and(|s| !publishes(s, self.health)) {
                     continue;
                 }
-                let entry = table! { "destination": block, "tunnel": &t.name, "metric": t.metric };
+                // A leased line comes first while it is up.
+                let leased =
+                    self.static_routes.iter().any(|r| r.leased && same_net(&r.net.to_string(), block));
+                let metric = t.metric + if leased { BACKUP_METRIC } else { 0 };
+                let entry = table! { "destination": block, "tunnel": &t.name, "metric": metric };
                 self.member_routes.push(block.clone());
                 self.push("route", entry, Object::Block(gateway.clone(), block.clone()));
             }
@@ -96,8 +111,21 @@ impl Compiler<'_> {
         }
     }
 
-    /// Where the tunnels end: at the address that a WAN port will have, or has. The first one by priority that frames can
-    /// pass is taken, so with its link the tunnels move to another.
+    /// Whether frames can pass a port, as far as that is known.
+    fn has_carrier(&self, port: &str) -> bool {
+        let device = self.ports.iter().find(|(name, ..)| name == port).map(|(_, device, _)| device);
+        self.endpoint.is_none_or(|e| device.is_some_and(|d| e.running.contains(d)))
+    }
+
+    /// Whether another member of the network has a larger block around a network.
+    fn is_within_a_block(&self, net: Ipv4Net) -> bool {
+        let members = self.desired.ccn.iter().flat_map(|ccn| &ccn.members).flat_map(|m| &m.blocks);
+        let mut blocks = members.filter_map(|b| b.parse::<Ipv4Net>().ok());
+        blocks.any(|b| b.prefix_len() < net.prefix_len() && b.contains(&net))
+    }
+
+    /// Where the tunnels end: at the address that a WAN port will have, or has. The first one by priority and weight that
+    /// frames can pass and that leads somewhere is taken, so the tunnels move with what is known of the lines.
     fn tunnel_end(&self, addresses: &[PortAddress], endpoint: &LocalEndpoint) -> Option<Ipv4Addr> {
         let wans = self.ports.iter().filter(|(_, _, role)| *role == Role::Wan);
         let mut ends: Vec<_> = wans
@@ -105,8 +133,11 @@ impl Compiler<'_> {
                 let planned = addresses.iter().find(|a| a.device == *device).map(|a| a.address.addr());
                 let present = endpoint.addresses.iter().find(|(d, _)| d == device).map(|(_, a)| a.addr());
                 let down = !endpoint.running.contains(device);
-                let priority = self.desired.wans.get(name).and_then(|w| w.priority);
-                Some(((down, priority.unwrap_or(WAN_PRIORITY), by_name(name)), planned.or(present)?))
+                let bad = self.failed.contains(name) || endpoint.unfit.contains(device);
+                let wan = self.desired.wans.get(name);
+                let priority = wan.and_then(|w| w.priority).unwrap_or(WAN_PRIORITY);
+                let weight = wan.and_then(|w| w.weight).unwrap_or(WAN_WEIGHT);
+                Some(((down, bad, priority, -weight, by_name(name)), planned.or(present)?))
             })
             .collect();
         ends.sort();
@@ -131,9 +162,10 @@ impl Compiler<'_> {
                 own.networks.push(network);
             }
         }
-        for (destination, port) in &self.static_routes {
-            if let Ok(net) = destination.parse::<Ipv4Net>().map(|n| n.trunc()) {
-                own.networks.push((net, format!("the static route by port {port} to")));
+        for r in &self.static_routes {
+            own.networks.push((r.net, format!("the static route by port {} to", r.port)));
+            if r.leased {
+                own.backed_up.insert(r.net);
             }
         }
         for block in &self.desired.blocks {

@@ -155,6 +155,7 @@ fn a_wan_port_of_priority_minus_one_does_not_forward() {
     };
     let (c, config) = run(wan(-1)).expect("compiles");
     assert_eq!((config.ports[0].role, config.ports[0].snat), (Role::Mgmt, false));
+    assert_eq!(config.ports[0].priority, Some(-1), "nor do others' default routes by it count");
     assert_eq!(
         (c.addresses.len(), c.addresses[0].gateway),
         (1, None),
@@ -162,67 +163,6 @@ fn a_wan_port_of_priority_minus_one_does_not_forward() {
     );
     let (c, config) = run(wan(1)).expect("compiles");
     assert_eq!((config.ports[0].role, c.addresses[0].gateway.map(|(_, m)| m)), (Role::Wan, Some(1)));
-}
-
-/// Two WAN ports, and a third one.
-fn several_wans(priorities: [i64; 3]) -> (serde_json::Value, BTreeMap<String, Wiring>) {
-    let wires = [("0", "eth0"), ("1", "eth1"), ("4", "eth4"), ("10", "eth10")]
-        .map(|(n, d)| (n.to_owned(), Wiring { device: d.into(), role: None }));
-    let wan = |n: u8, priority: i64| {
-        json!({"IPType": "STATIC", "IP": format!("203.0.{n}.2"), "Mask": "255.255.255.0",
-            "Gateway": format!("203.0.{n}.1"), "Priority": priority})
-    };
-    let more = json!({
-        "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "1", "Role": "LAN"},
-            {"PortName": "4", "Role": "WAN"}, {"PortName": "10", "Role": "WAN"}],
-        "Wan": {"0": wan(0, priorities[0]), "4": wan(4, priorities[1]), "10": wan(10, priorities[2])},
-        "Ccn": {"CcnId": "ccn-1", "Members": []},
-    });
-    (more, wires.into_iter().collect())
-}
-
-#[test]
-fn wan_ports_of_one_priority_have_an_order() {
-    let base = Base::from_toml(BASE).expect("base");
-    for (priorities, metrics) in [
-        ([10, 10, 10], [("0", 10), ("4", 11), ("10", 12)]),
-        ([10, 10, 11], [("0", 10), ("4", 11), ("10", 12)]),
-        ([20, 10, 10], [("4", 10), ("10", 11), ("0", 20)]),
-        ([3, 2, 1], [("10", 1), ("4", 2), ("0", 3)]),
-    ] {
-        let (more, wires) = several_wans(priorities);
-        let desired = desired(document(more)).expect("read");
-        let c = compile(&desired, &base, &wires, &BTreeMap::new(), None).expect("compiles");
-        let mut seen: Vec<_> =
-            c.addresses.iter().filter_map(|a| Some((a.port.as_str(), a.gateway?.1))).collect();
-        seen.sort_by_key(|(_, metric)| *metric);
-        assert_eq!(seen, metrics, "{priorities:?}");
-        let said = c.notices.iter().any(|n| n.contains("stands in"));
-        assert_eq!(said, priorities != [3, 2, 1], "{:?}", c.notices);
-    }
-}
-
-#[test]
-fn tunnels_end_at_the_first_wan_port_that_frames_can_pass() {
-    let base = Base::from_toml(BASE).expect("base");
-    let local = |priorities: [i64; 3], running: &[&str]| {
-        let (more, wires) = several_wans(priorities);
-        let end = LocalEndpoint {
-            gateway: "sag-1".into(),
-            sn: "sn1".into(),
-            running: running.iter().map(|d| (*d).to_owned()).collect(),
-            ..LocalEndpoint::default()
-        };
-        let desired = desired(document(more)).expect("read");
-        let c = compile(&desired, &base, &wires, &BTreeMap::new(), Some(&end)).expect("compiles");
-        c.local.map(|a| a.to_string()).unwrap_or_default()
-    };
-    let all = ["eth0", "eth4", "eth10"];
-    assert_eq!(local([10, 10, 10], &all), "203.0.0.2");
-    assert_eq!(local([10, 10, 10], &all[1..]), "203.0.4.2", "the link of the first one is gone");
-    assert_eq!(local([10, 5, 10], &all), "203.0.4.2", "by priority");
-    assert_eq!(local([-1, 10, 10], &all), "203.0.4.2", "it does not forward");
-    assert_eq!(local([10, 10, 10], &[]), "203.0.0.2", "none is better than the first");
 }
 
 #[test]
@@ -296,10 +236,10 @@ fn unknown_words_are_never_taken_for_others() {
 
 #[test]
 fn what_has_no_effect_is_a_notice() {
-    let (c, _) = run(json!({"RemoteAccessIp": "192.0.2.9", "Wan": {"0": {"IPType": "PPPOE", "Weight": 50}}}))
-        .expect("compiles");
+    let (c, _) =
+        run(json!({"RemoteAccessIp": "192.0.2.9", "Wan": {"0": {"IPType": "PPPOE"}}})).expect("compiles");
     let text = c.notices.join("\n");
-    for what in ["remote access", "PPPoE on port 0", "weight of port 0"] {
+    for what in ["remote access", "PPPoE on port 0"] {
         assert!(text.contains(what), "{what} in {text}");
     }
 }
@@ -321,6 +261,11 @@ fn local_roles_win_with_a_notice() {
 
 /// A gateway in a network with these other members: 203.0.113.2 outside, 10.0.0.1/24 inside, a static route to 10.5.0.0/16.
 fn in_network(members: serde_json::Value) -> Result<Compiled, Vec<String>> {
+    in_network_with(members, &["eth0", "eth1", "eth3"])
+}
+
+/// The same while these devices have a carrier.
+fn in_network_with(members: serde_json::Value, running: &[&str]) -> Result<Compiled, Vec<String>> {
     let more = json!({
         "Gateway": {"CidrBlock": "10.0.0.0/24, 10.7.0.0/16"},
         "Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "203.0.113.1"}},
@@ -328,7 +273,9 @@ fn in_network(members: serde_json::Value) -> Result<Compiled, Vec<String>> {
         "StaticRoutes": [{"PortName": "3", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.9.0.2"}],
         "Ccn": {"CcnId": "ccn-1", "Members": members},
     });
-    let end = LocalEndpoint { gateway: "sag-1".into(), sn: "sn1".into(), ..LocalEndpoint::default() };
+    let running = running.iter().map(|d| (*d).to_owned()).collect();
+    let end =
+        LocalEndpoint { gateway: "sag-1".into(), sn: "sn1".into(), running, ..LocalEndpoint::default() };
     let base = Base::from_toml(BASE).expect("base");
     let desired = desired(document(more)).map_err(|e| vec![e])?;
     compile(&desired, &base, &wiring(), &BTreeMap::new(), Some(&end))
@@ -345,6 +292,32 @@ fn overlay_of(c: &Compiled) -> (Vec<String>, Vec<String>) {
         config.routes.iter().filter(|r| matches!(r.target, sag_model::config::RouteTarget::Tunnel(_)));
     let tunnels = config.tunnels.iter().map(|t| t.name.clone());
     (tunnels.collect(), routes.map(|r| r.destination.to_string()).collect())
+}
+
+/// The leased line leads to 10.5.0.0/16. A tunnel to the same network waits behind it; one to a part of it or to more than it
+/// is used when the line has no carrier.
+#[test]
+fn the_overlay_backs_up_a_leased_line() {
+    let ways = |block: &str, running: &[&str]| {
+        let c = in_network_with(json!([other(3, block, "203.0.113.3")]), running).expect("compiles");
+        let config = sag_model::config::parse(&c.text, "t").expect("right").config;
+        let by = |r: &sag_model::config::Route| match r.target {
+            sag_model::config::RouteTarget::Tunnel(_) => {
+                format!("{} by the overlay, {}", r.destination, r.metric)
+            }
+            _ => format!("{} by the line, {}", r.destination, r.metric),
+        };
+        config.routes.iter().map(by).collect::<Vec<_>>()
+    };
+    let (up, down) = (["eth0", "eth1", "eth3"], ["eth0", "eth1"]);
+    let line = "10.5.0.0/16 by the line, 0";
+    assert_eq!(ways("10.5.0.0/16", &up), [line, "10.5.0.0/16 by the overlay, 1000"]);
+    // Without carrier the gateway itself prefers the other one.
+    assert_eq!(ways("10.5.0.0/16", &down), [line, "10.5.0.0/16 by the overlay, 0"]);
+    assert_eq!(ways("10.5.1.0/24", &up), [line]);
+    assert_eq!(ways("10.5.1.0/24", &down), [line, "10.5.1.0/24 by the overlay, 0"]);
+    assert_eq!(ways("10.4.0.0/15", &up), [line]);
+    assert_eq!(ways("10.4.0.0/15", &down), ["10.4.0.0/15 by the overlay, 0"]);
 }
 
 /// Whatever another member announces, the rest of the configuration is in force, and the other members' tunnels.
@@ -441,3 +414,4 @@ proptest! {
 }
 
 mod isolation;
+mod wans;

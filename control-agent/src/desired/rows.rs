@@ -26,6 +26,7 @@ rows! {
         mask: String,
         gateway: String,
         priority: Option<i64>,
+        weight: Option<i64>,
         bandwidth: Option<i64>,
     }
     Lan {
@@ -184,8 +185,8 @@ fn some(text: String) -> Option<String> {
 
 impl From<wire::Wan> for Wan {
     fn from(w: wire::Wan) -> Wan {
-        let wire::Wan { ip_type, ip, mask, gateway, priority, bandwidth, .. } = w;
-        Wan { ip_type, ip, mask, gateway, priority, bandwidth }
+        let wire::Wan { ip_type, ip, mask, gateway, priority, weight, bandwidth, .. } = w;
+        Wan { ip_type, ip, mask, gateway, priority, weight, bandwidth }
     }
 }
 

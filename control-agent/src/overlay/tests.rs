@@ -51,6 +51,7 @@ fn own() -> Own {
             ("10.1.0.0/16".parse().expect("a block"), "this gateway's block".to_owned()),
         ],
         inside: vec![lan],
+        ..Own::default()
     }
 }
 

@@ -1,0 +1,134 @@
+//! Several WAN ports.
+
+use super::*;
+
+/// Two WAN ports, and a third one.
+fn several_wans(priorities: [i64; 3]) -> (serde_json::Value, BTreeMap<String, Wiring>) {
+    let wires = [("0", "eth0"), ("1", "eth1"), ("4", "eth4"), ("10", "eth10")]
+        .map(|(n, d)| (n.to_owned(), Wiring { device: d.into(), role: None }));
+    let wan = |n: u8, priority: i64| {
+        json!({"IPType": "STATIC", "IP": format!("203.0.{n}.2"), "Mask": "255.255.255.0",
+            "Gateway": format!("203.0.{n}.1"), "Priority": priority})
+    };
+    let more = json!({
+        "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "1", "Role": "LAN"},
+            {"PortName": "4", "Role": "WAN"}, {"PortName": "10", "Role": "WAN"}],
+        "Wan": {"0": wan(0, priorities[0]), "4": wan(4, priorities[1]), "10": wan(10, priorities[2])},
+        "Ccn": {"CcnId": "ccn-1", "Members": []},
+    });
+    (more, wires.into_iter().collect())
+}
+
+#[test]
+fn wan_ports_of_one_priority_have_an_order() {
+    let base = Base::from_toml(BASE).expect("base");
+    for (priorities, metrics) in [
+        ([10, 10, 10], [("0", 10), ("4", 11), ("10", 12)]),
+        ([10, 10, 11], [("0", 10), ("4", 11), ("10", 12)]),
+        ([20, 10, 10], [("4", 10), ("10", 11), ("0", 20)]),
+        ([3, 2, 1], [("10", 1), ("4", 2), ("0", 3)]),
+    ] {
+        let (more, wires) = several_wans(priorities);
+        let desired = desired(document(more)).expect("read");
+        let c = compile(&desired, &base, &wires, &BTreeMap::new(), None).expect("compiles");
+        let mut seen: Vec<_> =
+            c.addresses.iter().filter_map(|a| Some((a.port.as_str(), a.gateway?.1))).collect();
+        seen.sort_by_key(|(_, metric)| *metric);
+        assert_eq!(seen, metrics, "{priorities:?}");
+        // The gateway shares by what the cloud says.
+        let config = sag_model::config::parse(&c.text, "t").expect("right").config;
+        let given: Vec<_> = ["0", "4", "10"]
+            .iter()
+            .map(|n| config.ports.iter().find(|p| p.name == *n).unwrap().priority)
+            .collect();
+        assert_eq!(given, priorities.map(Some));
+    }
+}
+
+#[test]
+fn weights_and_failed_checks_of_several_wans() {
+    use Verdict::{Failed, Ok, Unknown};
+    let base =
+        Base::from_toml(BASE).expect("base").having(vec![("eth10".into(), "203.0.99.2/24".parse().unwrap())]);
+    let (mut more, wires) = several_wans([10, 10, 10]);
+    more["Wan"]["0"]["Weight"] = 25.into();
+    more["Wan"]["10"] = json!({"IPType": "DHCP"});
+    let check = |id: &str, src: &str| json!({"HcInstanceId": id, "Type": "ICMP_ECHO", "SrcIpAddr": src, "DstIpAddr": "9.9.9.9"});
+    more["HealthChecks"] = json!([
+        check("a", "203.0.0.2"),
+        check("b", "203.0.0.2"),
+        check("c", "203.0.99.2"),
+        check("d", "10.0.0.1")
+    ]);
+    let desired = desired(document(more)).expect("read");
+    let run = |verdicts: &[(&str, Verdict)]| {
+        let health = verdicts.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        let c = compile(&desired, &base, &wires, &health, None).expect("compiles");
+        let config = sag_model::config::parse(&c.text, "t").expect("right").config;
+        let ports: Vec<_> =
+            config.ports.iter().filter(|p| p.role == Role::Wan).map(|p| (p.weight, p.failed)).collect();
+        assert_eq!(c.failed.is_empty(), !ports.iter().any(|p| p.1));
+        let first = c.addresses.iter().find(|a| a.port == "0").and_then(|a| a.gateway);
+        (ports, first.map(|(_, metric)| metric))
+    };
+    // Of the ports 0, 10 and 4.
+    let weights = |failed: [bool; 3]| [25, 100, 100].into_iter().zip(failed).collect::<Vec<_>>();
+    assert_eq!(run(&[]), (weights([false; 3]), Some(10)));
+    assert_eq!(
+        run(&[("a", Failed), ("b", Ok), ("c", Unknown), ("d", Failed)]),
+        (weights([false; 3]), Some(10)),
+        "one passes"
+    );
+    // The machine's own connections go by another line, too.
+    assert_eq!(
+        run(&[("a", Failed), ("b", Failed), ("c", Ok)]),
+        (weights([true, false, false]), Some((1 << 20) + 10))
+    );
+    assert_eq!(run(&[("c", Failed)]), (weights([false, true, false]), Some(10)), "from an address by DHCP");
+}
+
+#[test]
+fn a_single_wan_is_used_whatever_its_check_says() {
+    let check = json!([{"HcInstanceId": "a", "Type": "ICMP_ECHO", "SrcIpAddr": "203.0.113.2", "DstIpAddr": "9.9.9.9"}]);
+    let wan = json!({"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "203.0.113.1", "Priority": 7}});
+    let (c, config) =
+        run_with(json!({"Wan": wan, "HealthChecks": check}), &[("a", Verdict::Failed)]).expect("compiles");
+    assert_eq!((config.ports[0].failed, config.ports[0].priority), (false, None));
+    assert_eq!(c.addresses[0].gateway.map(|(_, m)| m), Some(7));
+}
+
+#[test]
+fn tunnels_end_at_the_first_wan_port_that_frames_can_pass() {
+    let base = Base::from_toml(BASE).expect("base");
+    let local = |priorities: [i64; 3], running: &[&str]| {
+        let (mut more, wires) = several_wans(priorities);
+        for unfit in ["0", "4", "10"].iter().filter(|n| running.contains(&format!("!eth{n}").as_str())) {
+            more["HealthChecks"] = json!([{"HcInstanceId": "a", "Type": "ICMP_ECHO", "SrcIpAddr": format!("203.0.{unfit}.2"),
+                "DstIpAddr": "9.9.9.9"}]);
+        }
+        if running.contains(&"weight") {
+            more["Wan"]["0"]["Weight"] = 50.into();
+        }
+        let end = LocalEndpoint {
+            gateway: "sag-1".into(),
+            sn: "sn1".into(),
+            running: running.iter().map(|d| (*d).to_owned()).collect(),
+            unfit: running.iter().filter_map(|d| d.strip_prefix('?')).map(str::to_owned).collect(),
+            ..LocalEndpoint::default()
+        };
+        let desired = desired(document(more)).expect("read");
+        let health = BTreeMap::from([("a".to_owned(), Verdict::Failed)]);
+        let c = compile(&desired, &base, &wires, &health, Some(&end)).expect("compiles");
+        c.local.map(|a| a.to_string()).unwrap_or_default()
+    };
+    let all = ["eth0", "eth4", "eth10"];
+    assert_eq!(local([10, 10, 10], &all), "203.0.0.2");
+    assert_eq!(local([10, 10, 10], &all[1..]), "203.0.4.2", "the link of the first one is gone");
+    assert_eq!(local([10, 5, 10], &all), "203.0.4.2", "by priority");
+    let with = |more: &'static str| [&all[..], &[more]].concat();
+    assert_eq!(local([10, 10, 10], &with("weight")), "203.0.4.2", "by weight");
+    assert_eq!(local([5, 10, 10], &with("!eth0")), "203.0.4.2", "its health check fails");
+    assert_eq!(local([5, 10, 10], &with("?eth0")), "203.0.4.2", "no tunnel gets through");
+    assert_eq!(local([-1, 10, 10], &all), "203.0.4.2", "it does not forward");
+    assert_eq!(local([10, 10, 10], &[]), "203.0.0.2", "none is better than the first");
+}
