@@ -2,6 +2,7 @@
 and every thing taken away again."""
 
 import contextlib
+import json
 import subprocess
 import time
 import tomllib
@@ -12,6 +13,7 @@ from harness.blast import Arrivals, Blast
 from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, reaches, whoami, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
+from harness.lines import Flows, second_line
 from harness.net import run
 from harness.traffic import http_server, process
 
@@ -315,7 +317,8 @@ def test_wan_address(branch, web):
 
 
 def test_two_wan_ports_of_one_priority(branch, web):
-    """The second one stands in for the first, and none is changed all the time; with priority -1 it does not forward."""
+    """In the kernel the second one comes after the first, and none is changed all the time; with priority -1 it does not
+    forward. Its router does not answer, so it takes no flows."""
     lab, wan = branch.lab, dict(IPType="STATIC", Mask="255.255.255.0", Priority=10)
     branch.device("ModifySagPortRole", PortName="4", Role="WAN")
     try:
@@ -337,6 +340,52 @@ def test_two_wan_ports_of_one_priority(branch, web):
         branch.device("ModifySagPortRole", PortName="4", Role="LAN")
         branch.device("ModifySagLan", PortName="4", IPType="STATIC", IP=A.GW_LAN_B[4], Mask="255.255.255.192")
     branch.soon("back", lambda: pings(lab.lan2, A.GW_LAN_B[4]), 3)
+
+
+@pytest.fixture
+def second(lab):
+    with second_line(lab):
+        yield
+
+
+def test_shares_of_two_wan_ports_and_a_health_check(branch, second, wire):
+    """Priority and Weight of ModifySagWan, and CreateHealthCheck: where new flows go."""
+    lab, wan = branch.lab, dict(IPType="STATIC", Priority=5)
+    first = dict(wan, PortName="0", IP=A.GW_WAN[4], Mask="255.255.255.0", Gateway=A.WAN_ROUTER[4])
+    other = dict(wan, PortName="3", IP=A.GW_EXPRESS[4], Mask="255.255.255.252", Gateway=A.POP_LINK[4])
+    branch.device("ModifySagPortRole", PortName="3", Role="WAN")
+    check = None
+    no_ping = "table ip no_ping { chain in { type filter hook prerouting priority raw; ip saddr %s icmp type echo-request drop; }; }"
+    try:
+        branch.device("ModifySagWan", Weight=25, **first)
+        branch.device("ModifySagWan", Weight=75, **other)
+        ctl = lambda *what: json.loads(lab.gw.out([lab.sagctl, "--socket", lab.socket, "--json", *what]))
+        legs = lambda: {h["port"]: h["weight"] for r in ctl("routes")["routes"] if r["destination"] == "0.0.0.0/0" for h in r["next_hops"]}
+        branch.soon("both have a share", lambda: legs() == {"0": 25, "3": 75}, 3)
+        for router in (A.POP_LINK, A.WAN_ROUTER):
+            assert lab.gw.ping(router[4], count=1) == 1
+        flows = Flows(lab, wire)
+        got = flows.lines(200)
+        # 50, with a standard deviation of 6.1.
+        assert got["wan"] + got["express"] == 200 and 25 <= got["wan"] <= 75, got
+        check = branch.mine(
+            "CreateHealthCheck", Name="uplink", Type="ICMP_ECHO", SrcIpAddr=A.GW_WAN[4], DstIpAddr=A.INET[4],
+            ProbeInterval=1000, ProbeTimeout=500, FailCountThreshold=1,
+        )["InstanceId"]
+        states = lambda: {w["PortName"]: w["TrafficState"] for w in branch.device("DescribeSagWanList")["Wans"]}
+        lab.wan.run(["nft", "-f", "-"], input=no_ping % A.GW_WAN[4])
+        branch.soon("the line has failed", lambda: legs() == {"3": 75}, 5)
+        assert flows.lines(20) == {"wan": 0, "express": 20}
+        branch.soon("and the cloud says so", lambda: states() == {"0": "Abnormal", "3": "Normal"}, 5)
+        lab.wan.run(["nft", "delete", "table", "ip", "no_ping"])
+        branch.soon("the line is back", lambda: legs() == {"0": 25, "3": 75}, 5)
+    finally:
+        lab.wan.run(["nft", "delete", "table", "ip", "no_ping"], check=False)
+        if check:
+            branch.mine("DeleteHealthCheck", HcInstanceId=check)
+        branch.device("ModifySagPortRole", PortName="3", Role="ECC")
+        branch.device("ModifySagWan", **{**first, "Priority": 10, "Weight": 100})
+    branch.soon("in force", branch.in_force, 5)
 
 
 def test_reports(branch, blast):
