@@ -5,6 +5,7 @@
 //! follows the live sessions and not the capacity. A removed session rests in the [`DeferredFree`] of
 //! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
 
+mod changes;
 mod fill;
 mod hosts;
 mod index;
@@ -111,7 +112,7 @@ const CONFIRMED: u32 = u32::MAX;
 const _: () = assert!(size_of::<SessionMeta>() == 64);
 
 impl SessionMeta {
-    fn is_confirmed(&self) -> bool {
+    pub(crate) fn is_confirmed(&self) -> bool {
         self.link.load(Ordering::SeqCst) == CONFIRMED
     }
 }
@@ -168,6 +169,7 @@ pub struct FlowTable<R: FlowRecord> {
     /// The same of each network, in a family that has any.
     pub(crate) networks: HostCounts,
     grace: Arc<Grace>,
+    changes: changes::Changes,
 }
 
 impl<R: FlowRecord> FlowTable<R> {
@@ -193,6 +195,7 @@ impl<R: FlowRecord> FlowTable<R> {
             hosts: HostCounts::new(mem.sessions, seed),
             networks: HostCounts::new(mem.sessions, seed.rotate_left(32)),
             grace,
+            changes: changes::Changes::default(),
         };
         table.rearm_warning();
         table.alarm.store(table.crowd(), Ordering::Relaxed);
@@ -252,6 +255,7 @@ impl<R: FlowRecord> FlowTable<R> {
         }
         if let Some(word) = self.sequence(session) {
             word.store(to.map_or(0, Proxied::to_word), Ordering::Release);
+            self.mark_changed(session);
         }
     }
 
@@ -287,7 +291,8 @@ impl<R: FlowRecord> FlowTable<R> {
 
     /// Bytes of records, index and daemon-side state.
     pub fn memory(&self) -> usize {
-        let own = size_of_val(&*self.meta) + self.hosts.memory() + self.networks.memory();
+        let own =
+            size_of_val(&*self.meta) + self.hosts.memory() + self.networks.memory() + self.changes_memory();
         size_of_val(self.mem.records) + size_of_val(self.mem.buckets) + own
     }
 
@@ -437,6 +442,7 @@ impl<R: FlowRecord> FlowTable<R> {
         }
         meta.link.store(CONFIRMED, Ordering::Release);
         self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.mark_changed(session);
         Ok(fwd)
     }
 
@@ -528,6 +534,7 @@ impl<R: FlowRecord> FlowTable<R> {
         if state == State::Denied as u32 {
             self.denied.fetch_sub(1, Ordering::Relaxed);
         }
+        self.mark_changed(session);
         self.retire(session, deferred);
         true
     }

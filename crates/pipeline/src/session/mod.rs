@@ -3,10 +3,13 @@
 mod adopt;
 mod connection;
 mod nat64;
+pub mod replica;
 mod rule_count;
 mod shares;
 mod takeover;
 mod tcp;
+
+use adopt::{Held, Translated};
 
 use crate::counters::Counters;
 use crate::family::FlowFamily;
@@ -23,7 +26,6 @@ pub use rule_count::{count_rules, initiator, is_admitted, set_rule};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 pub use shares::{Holder, begun, excess, has_answers, heaviest, note_answer};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 pub use takeover::{state_flags, take_over};
@@ -204,30 +206,13 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
     }
     shares::ended(table, session);
     rule_count::ended(table, session, &snap.acl);
-    if fwd.crosses() {
-        let bindings = meta.bindings.each_ref().map(|b| b.load(Ordering::Relaxed));
-        let flags = meta.ports.load(Ordering::Relaxed);
-        let remote = match R::tuple(&fwd.translated()).dst {
-            IpAddr::V4(remote) => Some(remote),
-            IpAddr::V6(_) => None,
-        };
-        let events = w.events;
-        nat.end_nat64(bindings, flags, remote, |b, released| report_released(nat, snap, events, b, released));
-        return true;
-    }
-    let ends = (R::endpoints(&fwd.key()), R::endpoints(&fwd.translated()));
-    let (Some((host, _)), Some((_, remote))) = ends else { return true };
-    let flags = meta.ports.load(Ordering::Relaxed);
-    let [source, dest] = meta.bindings.each_ref().map(|b| b.load(Ordering::Relaxed));
-    if flags & NAT_FILTER_ENTRY != 0 {
-        nat.remove_filter_entry(BindingNo(source), remote.addr);
-    }
-    if flags & NAT_HOST != 0 {
-        nat.host_session_ended(host.host());
-    }
-    for b in [source, dest].into_iter().filter(|b| *b != 0).map(BindingNo) {
-        release_binding(nat, snap, w.events, b);
-    }
+    // Once each, whoever else looks: a binding may come late ([`replica::bind_late`]).
+    let bindings = meta.bindings.each_ref().map(|b| b.swap(0, Ordering::AcqRel));
+    let held = Held { bindings, flags: meta.ports.load(Ordering::Acquire) };
+    let events = w.events;
+    nat.give_back::<R>(&Translated::of(table, session), held, |b, released| {
+        report_released(nat, snap, events, b, released);
+    });
     true
 }
 
@@ -354,7 +339,12 @@ impl Sweeper {
                 State::Denied => now.since(Tick(table.meta(session).created.load(Ordering::Relaxed))),
                 _ => idle(table, session, now),
             };
-            let answered = table.meta(session).ports.load(Ordering::Relaxed) & ANSWERED != 0;
+            let flags = table.meta(session).ports.load(Ordering::Relaxed);
+            if flags & replica::REPLICA != 0 {
+                // Its packets go through the gateway that has it, which says when it is over.
+                continue;
+            }
+            let answered = flags & ANSWERED != 0;
             let limit = idle_limit(state, &snap.options.timeouts);
             let limit = match state.worth(answered) {
                 Worth::Established => limit,

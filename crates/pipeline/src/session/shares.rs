@@ -59,6 +59,7 @@ pub fn note_answer<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> bool {
         if let Some(network) = R::network(&key) {
             table.networks.answered(network);
         }
+        table.mark_changed(session);
     }
     first
 }

@@ -34,34 +34,54 @@ pub(super) fn note_state<R: FlowRecord>(table: &FlowTable<R>, session: u32) {
         let flags = u64::from(state_flags(table.meta(session).state.load(Ordering::Acquire)));
         let old = action.load(Ordering::Relaxed);
         let new = old & !(0xF << SHIFT) | flags << 40;
-        if new == old || action.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if new == old {
             return;
+        }
+        if action.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return table.mark_changed(session);
         }
     }
 }
 
 /// The state word of a session that an earlier daemon has left.
 fn left_word<R: FlowFamily>(forward: &R, reverse: &R) -> u32 {
-    let proto = R::tuple(&forward.key()).proto;
     let answered = reverse.packets().load(Ordering::Relaxed) > 0;
     let code = (forward.action().load(Ordering::Relaxed) >> SHIFT) as u8 & 0xF;
     let seen = [forward, reverse].map(|r| r.last_seen().load(Ordering::Relaxed));
-    if proto != TCP {
-        return State::first(proto, 0) as u32;
-    }
-    match State::from_u32(code.into()) {
-        Some(State::TcpClosing) => State::TcpClosing as u32 | FIN_SEEN[0],
-        Some(State::TcpClosed) => State::TcpClosed as u32 | FINS_SEEN,
-        Some(state @ (State::TcpReset | State::TcpRefused)) => state as u32 | stamp(seen[0].max(seen[1])),
-        // Whatever the initiator has sent before does not count: its next packet completes the handshake.
-        Some(State::TcpSynAck) => {
-            State::TcpSynAck as u32 | (forward.packets().load(Ordering::Relaxed) as u32) << 16
+    let noted = Noted { proto: R::tuple(&forward.key()).proto, code, answered, seen: seen[0].max(seen[1]) };
+    noted.word(forward.packets().load(Ordering::Relaxed))
+}
+
+/// A state as a forward record notes it, and what goes with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Noted {
+    pub proto: u8,
+    /// The four bits of [`state_flags`].
+    pub code: u8,
+    /// The other side has answered.
+    pub answered: bool,
+    /// Tick of the last packet.
+    pub seen: u32,
+}
+
+impl Noted {
+    /// The state word of the session, whose initiator has sent so many packets by its record.
+    pub fn word(self, sent: u64) -> u32 {
+        if self.proto != TCP {
+            return State::first(self.proto, 0) as u32;
         }
-        Some(state @ (State::TcpSyn | State::TcpOpen | State::TcpPicked)) => state as u32,
-        _ if code == CLOSING_BY_REPLY => State::TcpClosing as u32 | FIN_SEEN[1],
-        // A daemon that noted no states.
-        _ if answered => State::TcpOpen as u32,
-        _ => State::TcpPicked as u32,
+        match State::from_u32(self.code.into()) {
+            Some(State::TcpClosing) => State::TcpClosing as u32 | FIN_SEEN[0],
+            Some(State::TcpClosed) => State::TcpClosed as u32 | FINS_SEEN,
+            Some(state @ (State::TcpReset | State::TcpRefused)) => state as u32 | stamp(self.seen),
+            // Whatever the initiator has sent before does not count: its next packet completes the handshake.
+            Some(State::TcpSynAck) => State::TcpSynAck as u32 | (sent as u32) << 16,
+            Some(state @ (State::TcpSyn | State::TcpOpen | State::TcpPicked)) => state as u32,
+            _ if self.code == CLOSING_BY_REPLY => State::TcpClosing as u32 | FIN_SEEN[1],
+            // A daemon that noted no states.
+            _ if self.answered => State::TcpOpen as u32,
+            _ => State::TcpPicked as u32,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::ids::{MeterGroupNo, RuleSlot, TunnelNo};
 use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
 use crate::resolution::Class;
-use crate::session::{self, Effect, Segment};
+use crate::session::{self, Effect, Segment, replica};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{
@@ -78,6 +78,9 @@ impl Pipeline {
         }
         let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
+            if replica::awaits_address(R::table(&self.tables), no.session(), now.tick()) {
+                return drop_at(&self.counters, s.ingress, DropReason::NatNoAddress);
+            }
             let bound = self.bound_to_line::<R>(&s, (no, walked.0.line));
             self.end::<R>(snap, no.session());
             s.found = None;
@@ -478,6 +481,7 @@ impl Pipeline {
         r.action().store(Action { flags, ..action }.to_word(), Ordering::Relaxed);
         r.set_ingress(s.ingress_id());
         r.epoch().store(snap.epoch, Ordering::Release);
+        replica::claim(table, no.session());
         // Before this packet counts: it may be the one that completes the handshake.
         let before = session::state_of(table, no.session());
         touch(r, now, s.p.ip_len);

@@ -20,6 +20,7 @@ mod random;
 mod reassembly;
 mod reassembly_model;
 mod refused;
+mod replicas;
 mod returns;
 mod rule_limits;
 mod sessions;
