@@ -106,6 +106,8 @@ pub enum Command {
     Sessions(Box<SessionsArgs>),
     /// Tunnels: state, ends, MTU, and what they have carried; keys
     Tunnels(TunnelsArgs),
+    /// The peer to which sessions follow
+    Ha(HaArgs),
     /// Who uses most
     Top(Box<TopArgs>),
     /// What would become of a packet, stage by stage
@@ -125,6 +127,14 @@ pub struct Watch {
     /// Stop after so many repetitions
     #[arg(long, value_name = "N", requires = "watch")]
     pub rounds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct HaArgs {
+    /// Print no report; the exit code is 0 if the gateway may get the traffic: it has the peer's sessions, or has
+    /// had no peer for 5 s
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[derive(Debug, Args)]

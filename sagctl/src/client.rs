@@ -25,6 +25,8 @@ pub enum Failure {
     Connection { message: String, remedy: String },
     #[error("{0}")]
     Refused(#[from] control::Error),
+    #[error("the peer's sessions are not here yet")]
+    NotReady,
     #[error("cannot write the output: {0}")]
     Output(io::Error),
 }
@@ -36,7 +38,7 @@ impl Failure {
 
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::Refused(_) => 1,
+            Failure::Refused(_) | Failure::NotReady => 1,
             Failure::Usage(_) | Failure::Connection { .. } | Failure::Output(_) => 2,
         }
     }

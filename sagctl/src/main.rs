@@ -19,11 +19,11 @@ mod units;
 mod watch;
 
 use clap::{CommandFactory, Parser};
-use cli::{Cli, Command, ConfigCommand, LanArgs, Local, SessionsCommand, Task, TunnelsCommand};
+use cli::{Cli, Command, ConfigCommand, HaArgs, LanArgs, Local, SessionsCommand, Task, TunnelsCommand};
 use client::{Client, Failure};
 use input::{document, from_json, rekey};
 use page::Page;
-use sag_model::control::{Op, SessionFlush, TunnelConfirm, TunnelKeyQuery, TunnelPeers};
+use sag_model::control::{self, Op, SessionFlush, TunnelConfirm, TunnelKeyQuery, TunnelPeers};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
@@ -121,6 +121,7 @@ fn ask(cli: &Cli, command: &Command) -> Result<(), Failure> {
             None => Op::Sessions(s.query()),
         },
         Command::Explain(e) => Op::Explain(e.query().map_err(Failure::Usage)?),
+        Command::Ha(_) => Op::Ha,
         Command::Nat(n) => n.op(),
         Command::Tunnels(t) => match &t.command {
             None => return watch::run(cli, &mut client, &page, &t.watch, Op::Tunnels, render::tunnels),
@@ -145,6 +146,10 @@ fn ask(cli: &Cli, command: &Command) -> Result<(), Failure> {
         Command::Reload => Op::Reload,
     };
     let answer = client.call(op.clone())?;
+    if let Command::Ha(HaArgs { check: true }) = command {
+        let ha: control::Ha = answer.read()?;
+        return if ha.ready { Ok(()) } else { Err(Failure::NotReady) };
+    }
     let text = if cli.json { answer.pretty() } else { human_readable(&op, &answer, &page)? };
     output::print(&text)
 }
@@ -158,6 +163,7 @@ fn human_readable(op: &Op, answer: &client::Answer, page: &Page) -> Result<Strin
         Op::Sessions(q) if q.count => render::session_count(&answer.read()?),
         Op::Sessions(_) => render::sessions(&answer.read()?, page),
         Op::SessionsFlush(_) => render::flushed(&answer.read()?),
+        Op::Ha => render::ha(&answer.read()?, page),
         Op::Nat => render::nat(&answer.read()?, page),
         Op::NatBindings(q) if q.count => render::nat_binding_count(&answer.read()?),
         Op::NatBindings(_) => render::nat_bindings(&answer.read()?, page),

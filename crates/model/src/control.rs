@@ -10,6 +10,7 @@ mod acl;
 mod cidr;
 mod deviation;
 mod explain;
+mod ha;
 mod keys;
 mod largest;
 mod nat;
@@ -23,6 +24,7 @@ pub use acl::{Acl, AclLogEntry, AclQuery, AclReport, AclRule, Finding};
 pub use cidr::{CidrError, parse_cidr};
 pub use deviation::{ConfigDeviations, Deviation, DeviationsKept, MAX_DEVIATIONS};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
+pub use ha::{Ha, HaTotals};
 pub use keys::{
     KeyText, PublicKey, Rekeyed, TunnelConfirm, TunnelKeyQuery, TunnelPeer, TunnelPeers, TunnelRekey,
 };
@@ -131,6 +133,8 @@ ops! {
     NatMappings = "nat-mappings";
     Qos = "qos";
     Tunnels = "tunnels";
+    /// The peer to which sessions follow.
+    Ha = "ha";
     /// The next four are about keys of ESP tunnels (docs/tunnels-keys.md).
     TunnelsRekey(TunnelRekey) = "tunnels-rekey";
     TunnelsConfirm(TunnelConfirm) = "tunnels-confirm";
@@ -162,6 +166,7 @@ impl Op {
             | Op::NatMappings
             | Op::Qos
             | Op::Tunnels
+            | Op::Ha
             | Op::ConfigShow => Access::Read,
             // A difference names values, and a document to compare with may be as large as one to apply.
             Op::ConfigDiff(_)

@@ -23,13 +23,10 @@ pub fn files(config: &Config, config_file: &Path) {
     let write = d.control.parent().map(Path::to_owned).into_iter().chain(["/run/sag".into()]).collect();
     let mut entries: Vec<PathBuf> = d.pin_dir.parent().map(Path::to_owned).into_iter().collect();
     entries.extend(above_mount(&d.pin_dir));
-    let profile = Profile {
-        program: Program::Gateway,
-        capabilities: capabilities(config),
-        read: directories_to(config_file),
-        write,
-        entries,
-    };
+    let mut read = directories_to(config_file);
+    read.extend(config.ha.iter().flat_map(|ha| directories_to(&ha.key_file)));
+    let profile =
+        Profile { program: Program::Gateway, capabilities: capabilities(config), read, write, entries };
     sag_sandbox::confine_files(mode(config), &profile);
 }
 

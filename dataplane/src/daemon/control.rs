@@ -81,6 +81,10 @@ impl Handler for Daemon {
         Ok(self.port_mapping.report(&self.compiler.vrfs))
     }
 
+    fn ha(&mut self) -> Result<control::Ha, Error> {
+        Ok(self.view().ha_report())
+    }
+
     fn qos(&mut self) -> Result<control::Qos, Error> {
         Ok(self.view().qos_report())
     }

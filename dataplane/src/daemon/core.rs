@@ -9,6 +9,7 @@ use super::kernel_settings::{self, SettingsThread};
 use super::port_mapping::PortMapping;
 use super::publisher::{Context, Publisher};
 use super::running_config::{Applied, RunningConfig};
+use super::session_sync::{self, SessionSync};
 use super::source_routes;
 use super::stale_flows::{StaleFlows, stale_flows};
 use super::telemetry::Telemetry;
@@ -57,6 +58,7 @@ pub struct Daemon {
     pub settings: SettingsThread,
     pub port_mapping: PortMapping,
     pub tunnel_devices: TunnelDevices,
+    pub session_sync: SessionSync,
 }
 
 /// What both clocks show.
@@ -84,6 +86,7 @@ impl Daemon {
             settings: &self.settings,
             port_mapping: &self.port_mapping,
             tunnel_devices: &self.tunnel_devices,
+            session_sync: &self.session_sync,
         }
     }
 
@@ -326,6 +329,7 @@ impl Daemon {
         };
         self.publisher.publish(plan, stale, &mut cx);
         self.keep_kernel_routes();
+        self.session_sync.send_snapshot(&self.publisher.snapshot);
         // A pool whose address is gone is free for another one when nobody holds its ports.
         self.update_port_mapping();
         let numbers = &self.compiler.numbers.nexthops;
@@ -448,6 +452,7 @@ impl Daemon {
         self.reconcile_devices();
         self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());
         self.telemetry.journal.rules.name_ports(&self.running.config);
+        self.configure_session_sync();
         self.running.save_last_good(&self.telemetry.saver);
         vrf_numbers::save(
             &self.compiler.vrfs,
@@ -457,9 +462,18 @@ impl Daemon {
         Ok(applied)
     }
 
+    /// The peer to which sessions follow, and what VRFs and ports are called.
+    pub fn configure_session_sync(&mut self) {
+        let vrfs = self.compiler.vrfs.all().map(|(name, no)| (name.to_owned(), no.get())).collect();
+        let ports = self.running.config.ports().map(|(idx, p)| (p.name.clone(), idx.0)).collect();
+        self.session_sync.set_names(sag_ha::Names { vrfs, ports });
+        self.session_sync.configure(session_sync::settings(self.running.config.ha.as_ref()));
+    }
+
     /// Ends the daemon. XDP goes on forwarding unless everything is to be removed.
     pub fn stop(mut self, detach: bool) -> Result<()> {
         tracing::info!(detach, "ending");
+        self.session_sync.stop();
         self.workers.stop();
         self.keys.finish();
         self.devices.close_sockets();

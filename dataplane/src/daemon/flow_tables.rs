@@ -16,8 +16,8 @@ use sag_pipeline::{Pipeline, Tables};
 use sag_xsk::sys;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The tables that all workers share.
 pub struct FlowTables {
@@ -25,6 +25,8 @@ pub struct FlowTables {
     /// Answers `explain`; never sees traffic.
     pub explainer: Pipeline,
     grace: Arc<Grace>,
+    /// Whoever has it may read and change the tables as workers do: no grace period ends meanwhile, and no index changes.
+    writer: Arc<Mutex<()>>,
     grace_periods: GracePeriods,
     /// Of the IPv4 and the IPv6 table's index.
     resizers: (Resizer, Resizer),
@@ -42,6 +44,7 @@ impl FlowTables {
             explainer: Pipeline::new(tables.clone(), 0, 1),
             tables,
             grace,
+            writer: Arc::default(),
             grace_periods: GracePeriods::default(),
             resizers: Default::default(),
             flushed4: DeferredFree::default(),
@@ -54,6 +57,11 @@ impl FlowTables {
         self.grace.clone()
     }
 
+    /// For another thread that changes the tables.
+    pub fn writer(&self) -> Arc<Mutex<()>> {
+        self.writer.clone()
+    }
+
     /// Whether no index is being replaced.
     pub fn is_idle(&self) -> bool {
         self.resizers.0.idle() && self.resizers.1.idle()
@@ -61,18 +69,27 @@ impl FlowTables {
 
     /// Moves grace periods on, resizes indexes, and gives free what has rested long enough.
     pub fn step(&mut self, control: &ControlBlock, workers: &Workers) {
+        let writer = self.writer.clone();
+        let held = writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.grace_periods.step_workers(&self.grace, workers.shared());
         // Waiting for XDP takes milliseconds, in which a flood would fill the index that is being replaced.
         if self.is_idle() {
             self.grace_periods.step(&self.grace, workers.shared());
         }
-        self.resize_indexes(control);
+        self.resize(control);
+        drop(held);
         self.tables.v4.release(&mut self.flushed4);
         self.tables.v6.release(&mut self.flushed6);
     }
 
     /// Makes the indexes as large as the live sessions need them.
     pub fn resize_indexes(&mut self, control: &ControlBlock) {
+        let writer = self.writer.clone();
+        let _held = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.resize(control);
+    }
+
+    fn resize(&mut self, control: &ControlBlock) {
         let switch = |what: &str, word: &AtomicU64, to: Geometry| {
             word.store(to.to_word(), Ordering::Release);
             tracing::debug!(buckets = to.buckets(), "another index of the {what} table");

@@ -16,6 +16,7 @@
 //! | [`Devices`](devices::Devices) | XDP programs and AF_XDP sockets on devices |
 //! | [`Telemetry`](telemetry::Telemetry) | where counters began, rates, floods, the NAT log, the metrics |
 //! | [`PortMapping`](port_mapping::PortMapping) | ports outside that hosts ask for (PCP, NAT-PMP) |
+//! | [`SessionSync`](session_sync::SessionSync) | the peer to which sessions follow |
 //! | [`SynCookieKeeper`](syn_cookies::SynCookieKeeper) | secrets of SYN cookies, and which services answer with them |
 //! | [`SettingsThread`](kernel_settings::SettingsThread) | the kernel's settings of the ports |
 //! | [`TunnelDevices`](tunnel_devices::TunnelDevices) | devices of the kernel for tunnels, and what passes them |
@@ -50,6 +51,7 @@ mod report;
 mod rule_log;
 mod running_config;
 mod saver;
+mod session_sync;
 mod source_routes;
 mod stale_flows;
 mod start;

@@ -10,6 +10,7 @@ use super::kernel_settings::SettingsThread;
 use super::port_mapping::PortMapping;
 use super::publisher::{Context as PublishContext, Publisher};
 use super::running_config::RunningConfig;
+use super::session_sync::SessionSync;
 use super::telemetry::{Telemetry, Writers};
 use super::timers::Timers;
 use super::tunnel_devices::TunnelDevices;
@@ -91,11 +92,18 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     tunnel_devices
         .read_into(workers.take_rings())
         .context("cannot start the thread that reads the tunnels' devices")?;
+    let session_sync = SessionSync::start(
+        flows.tables.clone(),
+        publisher.snapshot.clone(),
+        flows.writer(),
+        telemetry.journal.journal.clone(),
+    )
+    .context("cannot start the thread of session synchronisation")?;
     running.save_last_good(&telemetry.saver);
     vrf_numbers::save(&compiler.vrfs, &telemetry.saver, &running.config.dataplane.state_dir);
     let (devices, timers, port_mapping) = (Devices::default(), Timers::default(), PortMapping::new());
     devices.count_lost(&publisher.gateway);
-    Ok(Daemon {
+    let mut daemon = Daemon {
         running,
         kernel,
         compiler,
@@ -109,7 +117,10 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         settings,
         port_mapping,
         tunnel_devices,
-    })
+        session_sync,
+    };
+    daemon.configure_session_sync();
+    Ok(daemon)
 }
 
 fn open_gateway(d: &Dataplane) -> Result<Gateway> {

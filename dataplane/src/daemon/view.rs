@@ -8,6 +8,7 @@ use super::port_counters::{PortCounters, port_counters};
 use super::port_mapping::PortMapping;
 use super::publisher::Publisher;
 use super::running_config::RunningConfig;
+use super::session_sync::SessionSync;
 use super::telemetry::Telemetry;
 use super::tunnel_devices::TunnelDevices;
 use super::workers::Workers;
@@ -30,6 +31,7 @@ pub struct View<'d> {
     pub settings: &'d SettingsThread,
     pub port_mapping: &'d PortMapping,
     pub tunnel_devices: &'d TunnelDevices,
+    pub session_sync: &'d SessionSync,
 }
 
 impl<'d> View<'d> {

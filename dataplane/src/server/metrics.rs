@@ -7,8 +7,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sag_model::control::{
-    CarCounters, DropRow, FileState, HeaviestHost, Nat, NatPool, Port, PortPunt, RepairCount, SessionTotals,
-    SynCookieRow, Tunnel, TunnelFec, Worker,
+    CarCounters, DropRow, FileState, Ha, HeaviestHost, Nat, NatPool, Port, PortPunt, RepairCount,
+    SessionTotals, SynCookieRow, Tunnel, TunnelFec, Worker,
 };
 use std::fmt;
 
@@ -34,6 +34,7 @@ pub struct MetricsSnapshot {
     pub syn_cookies: Vec<SynCookieRow>,
     pub port_mappings: PortMappingUse,
     pub limited_rules: Vec<LimitedRule>,
+    pub ha: Ha,
     /// Of the metrics endpoint itself.
     pub endpoint: Clients,
     /// Of the control socket.
@@ -320,6 +321,7 @@ impl Collector for Snapshot {
         syn_cookies(&mut out, &s.syn_cookies)?;
         port_mappings(&mut out, &s.port_mappings)?;
         limited_rules(&mut out, &s.limited_rules)?;
+        ha(&mut out, &s.ha)?;
 
         let by_worker = |w: &Worker| [("worker", w.id.to_string())];
         let packets = s.workers.iter().map(|w| (by_worker(w), w.packets));
@@ -344,6 +346,28 @@ fn port_mappings(out: &mut Families<'_>, m: &PortMappingUse) -> fmt::Result {
     let outcomes = [("granted", m.granted), ("refused", m.refused)];
     let outcomes = outcomes.into_iter().map(|(outcome, n)| ([("outcome", outcome)], n));
     out.counter("sag_port_mapping_requests", "Answered requests for ports (PCP, NAT-PMP)", outcomes)
+}
+
+fn ha(out: &mut Families<'_>, h: &Ha) -> fmt::Result {
+    if !h.configured {
+        return Ok(());
+    }
+    let number = |is: bool| f64::from(u8::from(is));
+    out.plain_gauge("sag_ha_linked", "1: there is a link to the peer", number(h.linked))?;
+    let sides = [("this", h.in_sync), ("peer", h.peer_in_sync)];
+    let sides = sides.into_iter().map(|(side, is)| ([("side", side)], number(is)));
+    out.gauge("sag_ha_in_sync", "1: that gateway has all sessions of the other one", sides)?;
+    let t = &h.totals;
+    let ways =
+        |sent: u64, received: u64| [([("direction", "sent")], sent), ([("direction", "received")], received)];
+    out.counter("sag_ha_messages", "Messages about sessions", ways(t.sent, t.received).into_iter())?;
+    out.counter(
+        "sag_ha_bytes",
+        "Bytes of the link to the peer",
+        ways(t.bytes_sent, t.bytes_received).into_iter(),
+    )?;
+    let events = t.events().into_iter().map(|(event, n)| ([("event", event)], n));
+    out.counter("sag_ha_sessions", "What has happened to the peer's sessions here", events)
 }
 
 fn limited_rules(out: &mut Families<'_>, all: &[LimitedRule]) -> fmt::Result {

@@ -97,6 +97,9 @@ impl Handler for Fake {
         self.note(query);
         Ok(NatBindings::default())
     }
+    fn ha(&mut self) -> Result<Ha, Error> {
+        Ok(Ha::default())
+    }
     fn nat_mappings(&mut self) -> Result<NatMappings, Error> {
         Ok(NatMappings::default())
     }

@@ -33,7 +33,7 @@ mod tests;
 pub use diff::Change;
 pub use example::example;
 pub use keys::{
-    Acl, AclRule, Bandwidth, Config, Dataplane, Dnat, FlowLog, Group, Nat, Nat64, Neighbor, Port,
+    Acl, AclRule, Bandwidth, Config, Dataplane, Dnat, FlowLog, Group, Ha, Nat, Nat64, Neighbor, Port,
     PortMapping, Qos, QosCar, QosPolicy, Route, SECTIONS, Snat, StaticNat, SynCookies, Timeouts, Tunnel, Vrf,
 };
 pub use reference::{reference, with_references};

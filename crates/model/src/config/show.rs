@@ -65,6 +65,7 @@ impl Config {
             port_mapping: Some(self.port_mapping.raw_keys()),
             syn_cookies: self.syn_cookies.iter().map(syn_cookies).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
+            ha: self.ha.as_ref().map(|h| h.raw_keys()),
             flow_log: self.flow_log.as_ref().map(|f| f.raw_keys()),
         }
     }

@@ -2,6 +2,7 @@
 
 mod acl;
 pub mod explain;
+mod ha;
 mod nat;
 mod ports;
 mod qos;

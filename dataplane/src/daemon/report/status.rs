@@ -87,6 +87,7 @@ impl View<'_> {
             files: self.telemetry.files.rows(),
             syn_cookies: self.telemetry.syn_cookies.rows(&self.publisher.gateway),
             port_mappings: self.port_mapping.usage(),
+            ha: self.ha_state(),
             limited_rules: self.limited_rules(),
             ..MetricsSnapshot::default()
         }

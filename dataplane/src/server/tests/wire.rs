@@ -32,6 +32,7 @@ fn readers_change_nothing() {
         r#""op":"nat-mappings""#,
         r#""op":"qos""#,
         r#""op":"tunnels""#,
+        r#""op":"ha""#,
         r#""op":"config-show""#,
     ];
     let keys = r#""spi_in":300,"spi_out":301,"key_in":"00ff","key_out":"ff00""#;

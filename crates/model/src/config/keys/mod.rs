@@ -3,6 +3,7 @@
 //! Adding a key: `docs/how-to/add-a-configuration-key.md`.
 
 mod group;
+mod ha;
 mod nat;
 mod overlay;
 mod policy;
@@ -11,6 +12,7 @@ mod port_mapping;
 mod program;
 
 pub use group::Group;
+pub use ha::Ha;
 pub use nat::{Dnat, Nat, Nat64, Snat, StaticNat, SynCookies};
 pub use overlay::{FlowLog, Tunnel};
 pub use policy::{Acl, AclRule, Qos, QosCar, QosPolicy};
@@ -19,6 +21,7 @@ pub use port_mapping::PortMapping;
 pub use program::{Bandwidth, Dataplane, Timeouts};
 
 pub(crate) use group::RawGroup;
+pub(crate) use ha::RawHa;
 pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawNat64, RawSnat, RawStaticNat, RawSynCookies, ReadNat};
 pub(crate) use overlay::{RawFlowLog, RawTunnel, TunnelKeys};
 pub(crate) use policy::{RawAcl, RawAclRule, RawQos, RawQosCar, RawQosPolicy};
@@ -50,6 +53,7 @@ sections! {
         port_mapping: Option<RawPortMapping>,
         syn_cookies: Vec<RawSynCookies>,
         tunnel: Vec<RawTunnel>,
+        ha: Option<RawHa>,
         flow_log: Option<RawFlowLog>,
     }
     pub const SECTIONS: [
@@ -74,6 +78,7 @@ sections! {
         one "port_mapping" RawPortMapping,
         many "syn_cookies" RawSynCookies,
         many "tunnel" RawTunnel,
+        one "ha" RawHa,
         one "flow_log" RawFlowLog,
     ]
 }
@@ -117,6 +122,8 @@ pub struct Config {
     pub syn_cookies: Vec<SynCookies>,
     /// Tunnels; the position is the [`TunnelIdx`].
     pub tunnels: Vec<Tunnel>,
+    /// The peer to which sessions follow.
+    pub ha: Option<Ha>,
     /// Export of flow records.
     pub flow_log: Option<FlowLog>,
 }

@@ -9,8 +9,8 @@ pub(crate) use network::{AddressRanges, List, MetricsAddress, Network, PortList}
 pub(crate) use number::{BlockSize, OrZero, ZeroIsNone};
 pub(crate) use path::SocketPath;
 pub(crate) use text::{
-    Collector, Flags, HexKey, Identifier, Ipv4Unicast, Label, LogFilter, NatPortRange, NetworkDevice, Ports,
-    Protocol, Spelled, Unicast,
+    Collector, Flags, HexKey, HostPort, Identifier, Ipv4Unicast, Label, LogFilter, NatPortRange,
+    NetworkDevice, Ports, Protocol, Spelled, Unicast,
 };
 
 use super::info::KeyInfo;

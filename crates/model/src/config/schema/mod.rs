@@ -12,8 +12,8 @@ mod read;
 mod table;
 
 pub(crate) use codec::{
-    AddressRanges, BlockSize, Codec, Collector, Flags, HexKey, Identifier, Ipv4Unicast, Label, List,
-    LogFilter, MetricsAddress, NatPortRange, Network, NetworkDevice, OrZero, PortList, Ports, Protocol,
+    AddressRanges, BlockSize, Codec, Collector, Flags, HexKey, HostPort, Identifier, Ipv4Unicast, Label,
+    List, LogFilter, MetricsAddress, NatPortRange, Network, NetworkDevice, OrZero, PortList, Ports, Protocol,
     SocketPath, Spelled, Unicast, ZeroIsNone,
 };
 pub use info::{KeyInfo, Section};

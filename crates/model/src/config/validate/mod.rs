@@ -6,6 +6,7 @@ mod acl;
 mod dnat;
 mod flow_log;
 mod group;
+mod ha;
 mod nat;
 mod nat64;
 mod port;
@@ -61,6 +62,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         t.addresses.iter().map(move |a| ((t.vrf.clone(), a.addr()), format!("tunnel {}", t.name)))
     });
     dnat::not_to_self(&raw.dnat, &own.chain(own_inside).collect(), report);
+    let ha = raw.ha.as_ref().map(|h| ha::ha(h, report));
     let flow_log = raw.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
     warn_not_enforced(raw, report);
     if report.has_errors() {
@@ -85,6 +87,10 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         port_mapping: port_mapping?,
         syn_cookies,
         tunnels,
+        ha: match ha {
+            Some(h) => Some(h?),
+            None => None,
+        },
         flow_log: match flow_log {
             Some(f) => Some(f?),
             None => None,

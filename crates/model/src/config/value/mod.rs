@@ -7,7 +7,8 @@ mod text;
 mod time;
 
 pub(crate) use network::{
-    address_range, collector, interface_address, ipv4, network, network_device, unicast, unicast_mac,
+    address_range, collector, host_port, interface_address, ipv4, network, network_device, unicast,
+    unicast_mac,
 };
 pub(crate) use ports::{group_ports, nat_port_range, port_range, ports};
 pub use protocol::protocol_name;

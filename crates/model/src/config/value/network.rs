@@ -119,6 +119,18 @@ pub(crate) fn unicast_mac(text: &str) -> Result<MacAddr, Fault> {
     }
 }
 
+/// One host's address with a port.
+pub(crate) fn host_port(text: &str) -> Result<SocketAddr, Fault> {
+    let remedy = "write it as in \"192.0.2.10:7788\" or \"[2001:db8::10]:7788\"";
+    match text.parse::<SocketAddr>() {
+        Ok(at) if at.ip().is_unspecified() || at.ip().is_multicast() || at.port() == 0 => {
+            fault(format!("{}: is not the address of one host with a port", quote(text)), remedy)
+        }
+        Ok(at) => Ok(at),
+        Err(_) => fault(format!("{}: is not an address and port", quote(text)), remedy),
+    }
+}
+
 /// Address and port of a collector of flow records; 9995 where the port is left out.
 pub(crate) fn collector(text: &str) -> Result<SocketAddr, Fault> {
     let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, NETFLOW_PORT)));

@@ -50,6 +50,8 @@ text_codecs! {
     Flags: TcpFlags, "flags", value::tcp_flags_match;
     /// Collector of flow records.
     Collector: SocketAddr, "string", value::collector;
+    /// One host's address with a port.
+    HostPort: SocketAddr, "string", value::host_port;
 }
 
 /// Codecs of values that read naturally as a number, a date or text.
