@@ -248,7 +248,9 @@ where
             std::cmp::Ordering::Equal => cx.decides && p.session.idle.saturating_add(MARGIN) < idle,
         };
         if yields && is_same {
-            *place = Place { check: now, version: p.version, peers: true, ..Place::default() };
+            // The peer may have made a copy of it meanwhile, and is told when it ends.
+            *place =
+                Place { check: now, version: p.version, peers: true, told: place.told, ..Place::default() };
             replica::yield_to_peer(table, session);
             replica::update(table, session, &p.session, cx.now);
             cx.totals.yielded += 1;
