@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod ha;
 mod messages;
 mod mutate;
 mod pcp;

@@ -1,6 +1,6 @@
 //! What is fuzzed, and what must hold there.
 
-use crate::{messages, pcp};
+use crate::{ha, messages, pcp};
 use sag_model::config::{self, Secrets};
 use sag_packet::Family;
 use sag_packet::encap::Encap;
@@ -44,11 +44,13 @@ pub enum Target {
     Ledger,
     /// Requests for ports by PCP and NAT-PMP: every port that is held belongs to a mapping, and all are given back.
     Pcp,
+    /// Messages of the gateway to which sessions follow: refused, or sessions whose ports are given back.
+    Ha,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 14] = [
+    pub const ALL: [Target; 15] = [
         Target::Parse,
         Target::Pipeline,
         Target::Quotes,
@@ -63,6 +65,7 @@ impl Target {
         Target::Policy,
         Target::Ledger,
         Target::Pcp,
+        Target::Ha,
     ];
 
     /// The name of the target and of its corpus.
@@ -82,6 +85,7 @@ impl Target {
             Target::Policy => "policy",
             Target::Ledger => "ledger",
             Target::Pcp => "pcp",
+            Target::Ha => "ha",
         }
     }
 
@@ -142,6 +146,7 @@ acs:smartag:cn-shanghai:7:acl/acl-1
             }
             // NAT-PMP: TCP port 80 for an hour.
             Target::Pcp => vec![3, 0, 2, 0, 0, 0, 80, 0x1F, 0x90, 0, 0, 0x0E, 0x10],
+            Target::Ha => ha::fresh(d),
             Target::Document | Target::Report => br#"{"ProtocolVersion":"1.1"}"#.to_vec(),
         }
     }
@@ -166,6 +171,7 @@ acs:smartag:cn-shanghai:7:acl/acl-1
             Target::Policy => messages::access_policy(data),
             Target::Ledger => messages::ledger(data),
             Target::Pcp => pcp::ask(data),
+            Target::Ha => ha::hear(data),
         }
     }
 }

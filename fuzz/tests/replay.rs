@@ -86,3 +86,8 @@ fn ledger() {
 fn pcp() {
     replay(Target::Pcp, 10_000);
 }
+
+#[test]
+fn ha() {
+    replay(Target::Ha, 2_000);
+}

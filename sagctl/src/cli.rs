@@ -131,8 +131,8 @@ pub struct Watch {
 
 #[derive(Debug, Args)]
 pub struct HaArgs {
-    /// Print no report; the exit code is 0 if the gateway may get the traffic: it has the peer's sessions, or has
-    /// had no peer for 5 s
+    /// Print no report; the exit code is 0 if the gateway may get the traffic: it has the peer's sessions, or
+    /// has had no peer for 5 s
     #[arg(long)]
     pub check: bool,
 }

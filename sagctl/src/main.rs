@@ -23,7 +23,7 @@ use cli::{Cli, Command, ConfigCommand, HaArgs, LanArgs, Local, SessionsCommand, 
 use client::{Client, Failure};
 use input::{document, from_json, rekey};
 use page::Page;
-use sag_model::control::{self, Op, SessionFlush, TunnelConfirm, TunnelKeyQuery, TunnelPeers};
+use sag_model::control::{self, HaQuery, Op, SessionFlush, TunnelConfirm, TunnelKeyQuery, TunnelPeers};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
@@ -121,7 +121,7 @@ fn ask(cli: &Cli, command: &Command) -> Result<(), Failure> {
             None => Op::Sessions(s.query()),
         },
         Command::Explain(e) => Op::Explain(e.query().map_err(Failure::Usage)?),
-        Command::Ha(_) => Op::Ha,
+        Command::Ha(h) => Op::Ha(HaQuery { state_only: h.check }),
         Command::Nat(n) => n.op(),
         Command::Tunnels(t) => match &t.command {
             None => return watch::run(cli, &mut client, &page, &t.watch, Op::Tunnels, render::tunnels),
@@ -163,7 +163,7 @@ fn human_readable(op: &Op, answer: &client::Answer, page: &Page) -> Result<Strin
         Op::Sessions(q) if q.count => render::session_count(&answer.read()?),
         Op::Sessions(_) => render::sessions(&answer.read()?, page),
         Op::SessionsFlush(_) => render::flushed(&answer.read()?),
-        Op::Ha => render::ha(&answer.read()?, page),
+        Op::Ha(_) => render::ha(&answer.read()?, page),
         Op::Nat => render::nat(&answer.read()?, page),
         Op::NatBindings(q) if q.count => render::nat_binding_count(&answer.read()?),
         Op::NatBindings(_) => render::nat_bindings(&answer.read()?, page),

@@ -1,5 +1,6 @@
 //! What the engine works on, and what it counts.
 
+use crate::levels::Meters;
 use sag_model::time::Tick;
 use sag_pipeline::Tables;
 use sag_pipeline::snapshot::Snapshot;
@@ -38,4 +39,6 @@ pub struct Context<'c> {
     pub snap: &'c Snapshot,
     /// The time.
     pub now: Tick,
+    /// What limits rates.
+    pub meters: Meters<'c>,
 }

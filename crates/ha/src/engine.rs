@@ -102,6 +102,8 @@ impl Engine {
         if std::mem::take(&mut self.is_linked) {
             let released = self.v4.end(&cx.tables.v4, cx.now) + self.v6.end(&cx.tables.v6, cx.now);
             self.totals.released += released;
+            cx.tables.v4.set_addresses_moved(None);
+            cx.tables.v6.set_addresses_moved(None);
         }
         (self.peer_is_complete, self.peer_has_all) = (false, false);
     }
@@ -147,6 +149,7 @@ impl Engine {
             write(&Item::Complete, out);
         }
         if alive {
+            cx.meters.say(out, limit);
             write(&Item::Alive { complete: self.peer_is_complete }, out);
         }
     }
@@ -176,6 +179,7 @@ impl Engine {
                     self.v6.hear_empty(&cx.tables.v6, place, &mut of_call);
                 }
                 Item::Complete => self.peer_is_complete = true,
+                Item::Level { id, peak, committed } => cx.meters.hear(id, peak, committed),
                 Item::Alive { complete } => self.peer_has_all = complete,
                 Item::Again => {
                     self.v4.say_again(&cx.tables.v4);

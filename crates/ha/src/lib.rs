@@ -12,6 +12,7 @@
 
 mod context;
 mod engine;
+mod levels;
 mod link;
 mod names;
 mod places;
@@ -19,6 +20,7 @@ pub mod wire;
 
 pub use context::{Context, Totals};
 pub use engine::{Engine, Refused};
+pub use levels::Meters;
 pub use link::{KEY_BYTES, Link, LinkError, MAX_FRAME};
 pub use names::Names;
 

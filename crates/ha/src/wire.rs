@@ -11,6 +11,7 @@
 //! | [`Item::Alive`] | 8 | whether the other's sessions are complete (1) |
 //! | [`Item::Again`] | 9 | |
 //! | [`Item::Named`] | 10 | |
+//! | [`Item::Level`] | 11 | id (8), peak (8), committed (8) |
 
 use sag_model::flow::{Key4, Key6, L4_KEY, vrf_zone};
 use sag_model::ids::VrfZone;
@@ -74,6 +75,15 @@ pub enum Item<'b> {
     },
     /// The sender wants everything once more.
     Again,
+    /// A meter of the sender is so far ahead of now, in units of meter time.
+    Level {
+        /// What the meter is for, as in [`sag_model::meter::Meter::id`].
+        id: u64,
+        /// Its peak rate.
+        peak: u64,
+        /// Its committed rate.
+        committed: u64,
+    },
 }
 
 /// A session at its place.
@@ -183,6 +193,10 @@ impl<'b> Reader<'b> {
             },
             9 => Item::Again,
             10 => Item::Named,
+            11 => match self.u64()? {
+                0 => return Err(Malformed::Field("meter")),
+                id => Item::Level { id, peak: self.u64()?, committed: self.u64()? },
+            },
             tag => return Err(Malformed::Tag(tag)),
         })
     }
@@ -364,5 +378,9 @@ pub fn write(item: &Item<'_>, out: &mut Vec<u8>) {
         Item::Alive { complete } => out.extend_from_slice(&[8, u8::from(*complete)]),
         Item::Again => out.push(9),
         Item::Named => out.push(10),
+        Item::Level { id, peak, committed } => {
+            out.push(11);
+            [id, peak, committed].iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
+        }
     }
 }

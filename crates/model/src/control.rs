@@ -24,7 +24,7 @@ pub use acl::{Acl, AclLogEntry, AclQuery, AclReport, AclRule, Finding};
 pub use cidr::{CidrError, parse_cidr};
 pub use deviation::{ConfigDeviations, Deviation, DeviationsKept, MAX_DEVIATIONS};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
-pub use ha::{Ha, HaTotals};
+pub use ha::{Ha, HaQuery, HaTotals};
 pub use keys::{
     KeyText, PublicKey, Rekeyed, TunnelConfirm, TunnelKeyQuery, TunnelPeer, TunnelPeers, TunnelRekey,
 };
@@ -134,7 +134,7 @@ ops! {
     Qos = "qos";
     Tunnels = "tunnels";
     /// The peer to which sessions follow.
-    Ha = "ha";
+    Ha(HaQuery) = "ha";
     /// The next four are about keys of ESP tunnels (docs/tunnels-keys.md).
     TunnelsRekey(TunnelRekey) = "tunnels-rekey";
     TunnelsConfirm(TunnelConfirm) = "tunnels-confirm";
@@ -166,7 +166,7 @@ impl Op {
             | Op::NatMappings
             | Op::Qos
             | Op::Tunnels
-            | Op::Ha
+            | Op::Ha(_)
             | Op::ConfigShow => Access::Read,
             // A difference names values, and a document to compare with may be as large as one to apply.
             Op::ConfigDiff(_)

@@ -6,6 +6,7 @@
 //! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
 
 mod changes;
+pub(crate) use changes::is_within_wait;
 mod fill;
 mod hosts;
 mod index;

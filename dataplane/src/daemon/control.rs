@@ -81,8 +81,9 @@ impl Handler for Daemon {
         Ok(self.port_mapping.report(&self.compiler.vrfs))
     }
 
-    fn ha(&mut self) -> Result<control::Ha, Error> {
-        Ok(self.view().ha_report())
+    fn ha(&mut self, query: &control::HaQuery) -> Result<control::Ha, Error> {
+        let view = self.view();
+        Ok(if query.state_only { view.ha_state() } else { view.ha_report() })
     }
 
     fn qos(&mut self) -> Result<control::Qos, Error> {

@@ -318,6 +318,7 @@ impl Daemon {
         if epoch == current && !plan.snapshot.nat.same_addresses(&self.publisher.snapshot.nat) {
             plan.snapshot.epoch = next_epoch(epoch);
             tracing::info!(epoch = plan.snapshot.epoch, "NAT addresses have changed");
+            self.session_sync.addresses_move(clock.monotonic.tick());
         } else if epoch == current && plan.snapshot.source_checks != self.publisher.snapshot.source_checks {
             plan.snapshot.epoch = next_epoch(epoch);
             tracing::debug!(epoch = plan.snapshot.epoch, "sources may come in by other ports than before");

@@ -6,16 +6,20 @@
 
 mod connection;
 mod settings;
+mod state;
 
 use connection::{Connection, connect};
 pub use settings::{Settings, settings};
+pub use state::State;
 
 use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use sag_ha::{Context as Tabled, Engine, Link, MAX_FRAME, Names, Totals};
+use sag_ha::{Context as Tabled, Engine, Link, MAX_FRAME, Meters, Names};
 use sag_model::Nanos;
+use sag_model::meter::Meter;
+use sag_model::time::Tick;
 use sag_pipeline::Tables;
 use sag_pipeline::nat::Events as NatEvents;
 use sag_pipeline::snapshot::Snapshot;
@@ -35,8 +39,6 @@ const ALIVE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(3);
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
-/// So long without a link the peer is not waited for: this gateway is as complete as it will be.
-const NO_PEER: Duration = Duration::from_secs(5);
 /// Bytes that wait for a slow peer; what changes beyond them waits in the table.
 const MAX_WAITING: usize = 512 * 1024;
 /// Bytes that may be sent at once.
@@ -57,34 +59,10 @@ enum Order {
     Stop,
 }
 
-/// What reports read.
-#[derive(Debug, Clone, Default)]
-pub struct State {
-    /// Listening and peer's address.
-    pub addresses: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
-    pub linked: bool,
-    /// Since when there is a link, or none.
-    pub since: Option<Instant>,
-    /// When the peer was last heard.
-    pub heard: Option<Instant>,
-    pub has_all: bool,
-    pub peer_has_all: bool,
-    pub totals: Totals,
-    pub bytes_sent: u64,
-    pub bytes_received: u64,
-    pub last_error: Option<String>,
-}
-
-impl State {
-    /// Whether the gateway may get the traffic: it has the peer's sessions, or there is no peer.
-    pub fn is_ready(&self) -> bool {
-        self.has_all || (!self.linked && self.since.is_none_or(|s| s.elapsed() >= NO_PEER))
-    }
-}
-
 /// The control thread's end.
 #[derive(Debug)]
 pub struct SessionSync {
+    tables: Arc<Tables>,
     orders: Sender<Order>,
     waker: Waker,
     state: Arc<Mutex<State>>,
@@ -100,7 +78,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 impl SessionSync {
     /// Starts the thread, without a peer. `writer`: whoever has it may change the tables while no grace period ends.
     pub fn start(
-        tables: Arc<Tables>,
+        (tables, meters): (Arc<Tables>, &'static [Meter]),
         snapshot: Arc<Snapshot>,
         writer: Arc<Mutex<()>>,
         journal: Journal,
@@ -112,7 +90,8 @@ impl SessionSync {
         let mut follower = Follower {
             poll,
             inbox,
-            tables,
+            tables: tables.clone(),
+            meters,
             snapshot,
             writer,
             journal,
@@ -130,7 +109,7 @@ impl SessionSync {
             out: Vec::with_capacity(MAX_FRAME),
         };
         let thread = std::thread::Builder::new().name("session-sync".into()).spawn(move || follower.run())?;
-        Ok(SessionSync { orders, waker, state, thread: Some(thread), names: Names::default() })
+        Ok(SessionSync { tables, orders, waker, state, thread: Some(thread), names: Names::default() })
     }
 
     fn order(&self, order: Order) {
@@ -163,6 +142,15 @@ impl SessionSync {
         self.order(Order::Snapshot(snapshot.clone()));
     }
 
+    /// To be called before workers translate to other addresses. While there is a peer, sessions of the old ones may go there
+    /// with them: they do not end at once.
+    pub fn addresses_move(&self, at: Tick) {
+        if lock(&self.state).linked {
+            self.tables.v4.set_addresses_moved(Some(at));
+            self.tables.v6.set_addresses_moved(Some(at));
+        }
+    }
+
     pub fn state(&self) -> State {
         lock(&self.state).clone()
     }
@@ -183,6 +171,7 @@ struct Follower {
     poll: Poll,
     inbox: Receiver<Order>,
     tables: Arc<Tables>,
+    meters: &'static [Meter],
     snapshot: Arc<Snapshot>,
     writer: Arc<Mutex<()>>,
     journal: Journal,
@@ -267,7 +256,9 @@ impl Follower {
     fn with_tables<T>(&self, work: impl FnOnce(&Tabled<'_>, &mut NatEvents) -> T) -> T {
         let mut events = NatEvents::default();
         let held = lock(&self.writer);
-        let cx = Tabled { tables: &self.tables, snap: &self.snapshot, now: Nanos(sys::now()).tick() };
+        let now = Nanos(sys::now());
+        let meters = Meters { all: self.meters, now };
+        let cx = Tabled { tables: &self.tables, snap: &self.snapshot, now: now.tick(), meters };
         let done = work(&cx, &mut events);
         drop(held);
         self.journal.take(&mut events);
@@ -394,6 +385,7 @@ impl Follower {
             return;
         }
         let before = self.engine.as_ref().map_or(0, |e| e.totals.released);
+        let was_complete = self.engine.as_ref().is_some_and(Engine::has_all);
         if let Some(mut engine) = self.engine.take() {
             self.with_tables(|cx, _| engine.end(cx));
             self.engine = Some(engine);
@@ -405,6 +397,7 @@ impl Follower {
         );
         let mut state = lock(&self.state);
         (state.linked, state.since, state.last_error) = (false, Some(Instant::now()), Some(why.to_owned()));
+        state.was_complete = was_complete;
     }
 
     fn hear(&mut self, frame: &[u8]) {

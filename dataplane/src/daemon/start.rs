@@ -93,7 +93,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         .read_into(workers.take_rings())
         .context("cannot start the thread that reads the tunnels' devices")?;
     let session_sync = SessionSync::start(
-        flows.tables.clone(),
+        (flows.tables.clone(), publisher.gateway.meters()),
         publisher.snapshot.clone(),
         flows.writer(),
         telemetry.journal.journal.clone(),

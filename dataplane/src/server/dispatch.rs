@@ -92,7 +92,7 @@ fn dispatch(request: Request, h: &mut dyn Handler, out: &mut Vec<u8>) {
         Op::TunnelsKey(q) => reply(id, h.tunnels_key(&q), out),
         Op::TunnelsPeers(q) => reply(id, h.tunnels_peers(&q), out),
         Op::Tunnels => reply(id, h.tunnels(), out),
-        Op::Ha => reply(id, h.ha(), out),
+        Op::Ha(q) => reply(id, h.ha(&q), out),
         Op::ConfigShow => reply(id, h.config_show(), out),
         Op::ConfigApply(c) => reply(id, h.config_apply(&c.text, &c.name), out),
         Op::ConfigDiff(c) => reply(id, h.config_diff(&c.text, &c.name), out),

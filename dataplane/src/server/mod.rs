@@ -48,7 +48,7 @@ pub trait Handler {
     fn top(&mut self, query: &control::TopQuery) -> Result<control::Top, Error>;
     fn nat(&mut self) -> Result<control::Nat, Error>;
     fn nat_bindings(&mut self, query: &control::NatBindingQuery) -> Result<control::NatBindings, Error>;
-    fn ha(&mut self) -> Result<control::Ha, Error>;
+    fn ha(&mut self, query: &control::HaQuery) -> Result<control::Ha, Error>;
     fn nat_mappings(&mut self) -> Result<control::NatMappings, Error>;
     fn qos(&mut self) -> Result<control::Qos, Error>;
     fn tunnels(&mut self) -> Result<control::Tunnels, Error>;

@@ -97,7 +97,8 @@ impl Handler for Fake {
         self.note(query);
         Ok(NatBindings::default())
     }
-    fn ha(&mut self) -> Result<Ha, Error> {
+    fn ha(&mut self, query: &HaQuery) -> Result<Ha, Error> {
+        self.note(query);
         Ok(Ha::default())
     }
     fn nat_mappings(&mut self) -> Result<NatMappings, Error> {

@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Arguments of `ha`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HaQuery {
+    /// Leaves the sessions out, which are counted one by one: for who asks again and again whether the gateway is ready.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub state_only: bool,
+}
+
 /// Answer to `ha`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ha {
@@ -21,7 +30,7 @@ pub struct Ha {
     pub in_sync: bool,
     /// The peer has all of this gateway's.
     pub peer_in_sync: bool,
-    /// This gateway may get the traffic: it is in sync, or has had no peer for 5 s.
+    /// This gateway may get the traffic: it is in sync or was so when the link was lost, or has had no peer for 5 s.
     pub ready: bool,
     /// Sessions whose packets come here.
     pub own: u64,

@@ -69,7 +69,7 @@ fn every_request_survives_the_wire() {
         Op::NatMappings,
         Op::Qos,
         Op::Tunnels,
-        Op::Ha,
+        Op::Ha(HaQuery { state_only: true }),
         Op::TunnelsRekey(rekey),
         Op::TunnelsConfirm(TunnelConfirm { tunnel: "pop1".into() }),
         Op::TunnelsKey(TunnelKeyQuery { gateway: "sag-1".into(), renew: true, epoch: Some(7) }),

@@ -17,12 +17,13 @@ use crate::family::FlowFamily;
 use crate::nat::{Events, NatPolicy, NatState};
 use crate::snapshot::Snapshot;
 use crate::syn_cookie::Proxied;
-use crate::table::{ANSWERED, DeferredFree, FlowTable, NotCreated, SAME_RULE, SessionMeta, State};
+use crate::table::{
+    ANSWERED, DeferredFree, FlowTable, NotCreated, SAME_RULE, SessionMeta, State, is_within_wait,
+};
 use sag_model::flow::{Action, FLOW_STATE_SHIFT, RecordNo};
 use sag_model::ids::VrfZone;
 use sag_model::time::Tick;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
 
 /// The other gateway has the session: flag in [`SessionMeta::ports`].
 pub const REPLICA: u32 = 1 << 24;
@@ -30,9 +31,6 @@ pub const REPLICA: u32 = 1 << 24;
 const UNUSED: u32 = 1 << 25;
 /// Some half of its translation holds no binding: flag beside it.
 const UNBOUND: u32 = 1 << 26;
-
-/// How long packets of a session wait for the address that its translation needs, from the first of them on.
-const ADDRESS_WAIT: u32 = Tick::of(Duration::from_secs(5));
 
 /// A session as another gateway needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,20 +239,19 @@ pub(crate) fn claim<R: FlowFamily>(table: &FlowTable<R>, session: u32) {
     }
 }
 
-/// Whether a session from another gateway, whose translation does not fit what NAT has here, is to wait: the address comes
-/// over from there, and packets may be faster than the news of it.
+/// Whether a session whose translation does not fit what NAT has here is to wait: its address comes from the other gateway,
+/// and packets may be faster than the news of it; or it goes there, and the session with it.
 pub(crate) fn awaits_address<R: FlowFamily>(table: &FlowTable<R>, session: u32, now: Tick) -> bool {
     let meta = table.meta(session);
     if meta.ports.load(Ordering::Relaxed) & UNUSED == 0 {
-        return false;
+        return table.addresses_moved(now);
     }
     // Nobody has noted a number there: no packet has passed.
     let first = match meta.other.compare_exchange(0, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => now,
-        Err(first) => Tick(first),
+        Ok(_) => now.0,
+        Err(first) => first,
     };
-    let since = now.since(first);
-    since <= ADDRESS_WAIT || since > u32::MAX / 2
+    is_within_wait(first, now)
 }
 
 fn hold<R: FlowFamily>(nat: &NatState, policy: &NatPolicy, t: &Translated<R::Key>, now: Tick) -> Held {

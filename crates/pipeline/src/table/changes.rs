@@ -3,19 +3,32 @@
 
 use super::FlowTable;
 use sag_model::flow::FlowRecord;
+use sag_model::time::Tick;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Sessions of a word.
 const BITS: u32 = u64::BITS;
+
+/// How long packets whose translation does not fit wait for addresses that go from one gateway to the other.
+pub(crate) const ADDRESS_WAIT: u32 = Tick::of(Duration::from_secs(5));
 
 /// The bits of a table.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// Whether anybody looks.
     on: AtomicBool,
+    /// When the addresses that sessions are translated to have changed while another gateway was linked; 0: not.
+    moved: AtomicU32,
     /// Made when first needed.
     words: OnceLock<Box<[AtomicU64]>>,
+}
+
+/// Whether a wait that has begun at a tick goes on. Who has read the clock earlier may see it begin later than now.
+pub(crate) fn is_within_wait(began: u32, now: Tick) -> bool {
+    let since = now.since(Tick(began));
+    since <= ADDRESS_WAIT || since > u32::MAX / 2
 }
 
 impl<R: FlowRecord> FlowTable<R> {
@@ -32,6 +45,18 @@ impl<R: FlowRecord> FlowTable<R> {
     #[inline]
     pub fn tracks_changes(&self) -> bool {
         self.changes.on.load(Ordering::Relaxed)
+    }
+
+    /// Addresses have changed, perhaps because they go to the other gateway, with the sessions. `None`: there is no other one
+    /// any more.
+    pub fn set_addresses_moved(&self, at: Option<Tick>) {
+        self.changes.moved.store(at.map_or(0, |t| t.0.max(1)), Ordering::Release);
+    }
+
+    /// Whether they have just changed.
+    pub(crate) fn addresses_moved(&self, now: Tick) -> bool {
+        let at = self.changes.moved.load(Ordering::Acquire);
+        at != 0 && is_within_wait(at, now)
     }
 
     /// Notes that a session has changed, begun or ended. To be called after the change.

@@ -136,6 +136,14 @@ impl Pipeline {
                 if let (DropReason::ReversePath | DropReason::TunnelSource, Some(no)) = (reason, s.found) {
                     self.revoke_ingress::<R>(s, no);
                 }
+                // The route to a session's destination may come from the other gateway, too.
+                let awaits_route = |no: RecordNo| {
+                    let table = R::table(&self.tables);
+                    reason == DropReason::NoRoute && replica::awaits_address(table, no.session(), now.tick())
+                };
+                if s.found.is_some_and(awaits_route) {
+                    return drop_at(&self.counters, s.ingress, reason);
+                }
                 if let Some(error) = icmp {
                     self.send_icmp_error(snap, now, s, f.bytes(), error, emit);
                 } else if by_acl && s.found.is_none() {

@@ -71,7 +71,9 @@ impl Pipeline {
         let by_address = external.and_then(|a| snap.nat.wan_port_of(a));
         by_address.or_else(|| {
             let action = Action::from_word(first.action().load(Ordering::Relaxed));
-            let nh = snap.nexthops.get(usize::from(action.nexthop)).filter(|_| action.tunnel == 0)?;
+            // A session that has come from another gateway has left by no line yet.
+            let left = action.tunnel == 0 && action.nexthop != 0;
+            let nh = snap.nexthops.get(usize::from(action.nexthop)).filter(|_| left)?;
             Some(NextHopWords::load(nh).port()).filter(|port| snap.is_line(*port))
         })
     }

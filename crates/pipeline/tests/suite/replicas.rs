@@ -351,6 +351,55 @@ fn a_session_waits_for_its_address() {
     assert_eq!(c.live(), 1);
 }
 
+/// The address goes to the other gateway while packets still come: the session does not end here, so it does not end there.
+#[test]
+fn a_session_outlives_its_address_while_it_goes_over() {
+    let mut a = Gateway::new(net());
+    let flows = [Pkt::udp(HOST, FAR, 4000, 53), Pkt::tcp(HOST6, "2001:db8:64::c633:6407", 4001, 80, TCP_SYN)];
+    flows.iter().for_each(|out| drop(a.passes(out)));
+    let take_away = |a: &mut Gateway| a.rig.commit(|n| n.ports[WAN.index()].addrs4.clear());
+    let moved = |a: &Gateway, at| {
+        a.tables.v4.set_addresses_moved(at);
+        a.tables.v6.set_addresses_moved(at);
+    };
+    moved(&a, Some(a.rig.now.tick()));
+    take_away(&mut a);
+    for out in &flows {
+        assert_eq!(a.rig.send(out), Outcome::Drop(DropReason::NatNoAddress), "{out:?}");
+    }
+    assert_eq!(a.live(), 2);
+    // Nobody has taken them.
+    a.rig.now = a.rig.now + Duration::from_secs(6);
+    flows.iter().for_each(|out| assert!(!a.rig.send(out).is_tx()));
+    assert_eq!(a.live(), 0);
+    // Without another gateway they end at once, as ever.
+    let mut a = Gateway::new(net());
+    flows.iter().for_each(|out| drop(a.passes(out)));
+    moved(&a, None);
+    take_away(&mut a);
+    flows.iter().for_each(|out| assert!(!a.rig.send(out).is_tx()));
+    assert_eq!(a.live(), 0);
+}
+
+/// Packets that are faster than the news of a route get no error: it would end a connection that is about to go on.
+#[test]
+fn a_session_waits_for_its_route() {
+    let (mut a, mut b) = (Gateway::new(net()), Gateway::new(net()));
+    let out = Pkt::udp(HOST, FAR, 4000, 53);
+    let want = a.passes(&out);
+    b.follow(&a);
+    b.alone();
+    let known = b.rig.net.routes.clone();
+    b.rig.commit(|n| n.routes.retain(|((_, len), _)| *len != 0));
+    assert_eq!(b.rig.send(&out), Outcome::Drop(DropReason::NoRoute));
+    assert!(b.rig.emitted().is_empty(), "no error");
+    b.rig.now = b.rig.now + Duration::from_secs(6);
+    assert_eq!(b.rig.send(&out), Outcome::Drop(DropReason::NoRoute));
+    assert_eq!(b.rig.emitted().len(), 1, "the host is told that there is no way");
+    b.rig.commit(|n| n.routes = known);
+    assert_eq!(b.passes(&out), want);
+}
+
 /// Sessions that do not fit change nothing: neither what is there nor what NAT has given.
 #[test]
 fn what_does_not_fit_is_not_installed() {

@@ -10,8 +10,9 @@ use crate::server::{
 use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
-    Access, CarCounters, DropRow, FileState, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port,
-    PortPunt, PortUse, RepairCount, SessionTotals, SynCookieRow, Tunnel, TunnelFec, TunnelKeys, Worker,
+    Access, CarCounters, DropRow, FileState, Ha, HaTotals, HeaviestHost, MAX_REQUEST, Nat, NatPool,
+    NatTotals, Port, PortPunt, PortUse, RepairCount, SessionTotals, SynCookieRow, Tunnel, TunnelFec,
+    TunnelKeys, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -340,6 +341,13 @@ fn snapshot() -> MetricsSnapshot {
         }],
         port_mappings: PortMappingUse { mappings: 61, granted: 62, refused: 63 },
         limited_rules: vec![LimitedRule { rule: "a/r".into(), sessions: 64, refused: 65 }],
+        ha: Ha {
+            configured: true,
+            linked: true,
+            in_sync: true,
+            totals: HaTotals { sent: 66, bytes_received: 67, installed: 68, ..HaTotals::default() },
+            ..Ha::default()
+        },
         endpoint: Clients::default(),
         control: Clients { open: 41, ended: vec![("unread", 42)] },
     }
@@ -398,6 +406,12 @@ fn metrics_have_the_names_of_the_contract() {
         ("sag_port_mappings", 61.0),
         (r#"sag_port_mapping_requests_total{outcome="granted"}"#, 62.0),
         (r#"sag_port_mapping_requests_total{outcome="refused"}"#, 63.0),
+        ("sag_ha_linked", 1.0),
+        (r#"sag_ha_in_sync{side="this"}"#, 1.0),
+        (r#"sag_ha_in_sync{side="peer"}"#, 0.0),
+        (r#"sag_ha_messages_total{direction="sent"}"#, 66.0),
+        (r#"sag_ha_bytes_total{direction="received"}"#, 67.0),
+        (r#"sag_ha_sessions_total{event="installed"}"#, 68.0),
         (r#"sag_acl_rule_sessions{rule="a/r"}"#, 64.0),
         (r#"sag_acl_rule_refused_total{rule="a/r"}"#, 65.0),
         (r#"sag_syn_cookies_active{service="syn-1"}"#, 1.0),
