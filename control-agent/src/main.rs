@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use sag_agent::compile::Base;
 use sag_agent::config::Config;
 use sag_agent::peers::PeersFile;
-use sag_agent::{agent, crash, preview, status};
+use sag_agent::{agent, crash, preview, routing, status};
 use sag_frr::service;
 use sag_manual::Manual;
 
@@ -124,7 +124,7 @@ fn run(cli: Cli) -> Result<u8> {
                 sandbox: config.sandbox,
                 version: sag_agent::VERSION.to_owned(),
             };
-            service::run(&options)?;
+            service::run(&options, &|| routing::sessions(&config.vcpe_socket))?;
             Ok(0)
         }
         Command::Status { config, json } => {

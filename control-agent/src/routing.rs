@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use sag_frr::{Client, Neighbor, Problem, Settings, Side, Status, Vrrp};
+use sag_frr::{Client, Neighbor, Problem, Sessions, Settings, Side, Status, Vrrp};
 use sag_model::Role;
 use sag_rtnl::{Link, Scope, Tables};
 use sag_southbound::{Capability, Deviation, Effect, RouteNeighbor};
@@ -20,6 +20,7 @@ use crate::compile::{Compiled, announced};
 use crate::config::{Config, Routing as Local, RoutingMode};
 use crate::desired::Desired;
 use crate::health::Verdict;
+use crate::vcpe::{Vcpe, VcpeError};
 
 /// How often the service is asked while it has something to do, and while not.
 const BUSY: Duration = Duration::from_millis(500);
@@ -76,6 +77,19 @@ pub fn start_service(config: &Config) -> Option<Child> {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
     });
     started.inspect_err(|error| tracing::error!(%error, "cannot start the routing service")).ok()
+}
+
+/// How long the gateway has for an answer about its sessions.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// What the gateway says of sessions that follow to the other device; none: it does not answer.
+pub fn sessions(socket: &Path) -> Option<Sessions> {
+    match Vcpe::with_timeout(socket, ANSWER).ha() {
+        Ok(ha) => Some(Sessions { follow: ha.configured, ready: ha.ready }),
+        // One of another version, where none follow.
+        Err(VcpeError::Refused(_)) => Some(Sessions { follow: false, ready: true }),
+        Err(VcpeError::Unavailable { .. }) => None,
+    }
 }
 
 impl Routing {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sag_model::control::{
-    self, ConfigApplied, ConfigDeviations, ConfigShow, ConfigText, Deviation, DeviationsKept, Drops, Op,
-    Ports, PublicKey, Rekeyed, Request, Response, RouteQuery, Routes, Status, Top, TopQuery, TunnelKeyQuery,
-    TunnelPeers, Tunnels,
+    self, ConfigApplied, ConfigDeviations, ConfigShow, ConfigText, Deviation, DeviationsKept, Drops, Ha,
+    HaQuery, Op, Ports, PublicKey, Rekeyed, Request, Response, RouteQuery, Routes, Status, Top, TopQuery,
+    TunnelKeyQuery, TunnelPeers, Tunnels,
 };
 use serde::de::DeserializeOwned;
 
@@ -30,11 +30,17 @@ pub type Result<T> = std::result::Result<T, VcpeError>;
 
 pub struct Vcpe {
     path: PathBuf,
+    timeout: Duration,
 }
 
 impl Vcpe {
     pub fn new(path: &Path) -> Vcpe {
-        Vcpe { path: path.to_owned() }
+        Vcpe { path: path.to_owned(), timeout: TIMEOUT }
+    }
+
+    /// A client that waits for an answer for so long.
+    pub fn with_timeout(path: &Path, timeout: Duration) -> Vcpe {
+        Vcpe { path: path.to_owned(), timeout }
     }
 
     fn unavailable(&self, source: io::Error) -> VcpeError {
@@ -52,8 +58,8 @@ impl Vcpe {
     /// A connection of its own for each call: the gateway may have been restarted in between.
     fn exchange(&self, mut line: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(&self.path)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut answer = Vec::new();
@@ -95,6 +101,11 @@ impl Vcpe {
 
     pub fn top(&self, query: TopQuery) -> Result<Top> {
         self.call(Op::Top(query))
+    }
+
+    /// The gateway that sessions follow to; without the number of sessions.
+    pub fn ha(&self) -> Result<Ha> {
+        self.call(Op::Ha(HaQuery { state_only: true }))
     }
 
     pub fn tunnels(&self) -> Result<Tunnels> {

@@ -26,7 +26,7 @@ pub use lan::LanServices;
 pub use protocols::announced;
 
 /// Sections of the gateway's own file that the agent leaves as they are.
-const OWN_SECTIONS: [&str; 4] = ["dataplane", "timeouts", "nat", "neighbor"];
+const OWN_SECTIONS: [&str; 5] = ["dataplane", "timeouts", "nat", "neighbor", "ha"];
 const OWN_PORT_KEYS: [&str; 5] = ["mac", "mtu", "addresses", "snat_mapping", "snat_filtering"];
 
 /// The gateway's own part of the document.

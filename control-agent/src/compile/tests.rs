@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use sag_southbound::Effect;
 use serde_json::json;
 
-const BASE: &str = "[dataplane]\nflows = 65536\n[bandwidth]\noverhead = 18\n\
+const BASE: &str = "[dataplane]\nflows = 65536\n\
+    [ha]\nlisten = \"10.255.0.1:7788\"\npeer = \"10.255.0.2:7788\"\nkey_file = \"/etc/sag/ha.key\"\n[bandwidth]\noverhead = 18\n\
     [[port]]\nname = \"x\"\ndevice = \"eth0\"\nrole = \"wan\"\nsnat = true\nsnat_filtering = \"endpoint-independent\"\n\
     [[port]]\nname = \"y\"\ndevice = \"eth1\"\nrole = \"lan\"\nmtu = 1400\n\
     [[acl]]\nid = \"local\"\n[[route]]\ndestination = \"10.9.0.0/16\"\ntype = \"blackhole\"\n";
@@ -57,7 +58,13 @@ fn ports_and_the_gateways_own_sections() {
     let ports: Vec<_> = config.ports.iter().map(|p| (p.name.as_str(), p.role, p.snat)).collect();
     assert_eq!(ports, [("0", Role::Wan, true), ("1", Role::Lan, false), ("3", Role::Express, false)]);
     assert_eq!(c.dhcp, ["eth0"]);
-    for own in ["flows = 65536", "overhead = 18", "snat_filtering = \"endpoint-independent\"", "mtu = 1400"] {
+    for own in [
+        "flows = 65536",
+        "peer = \"10.255.0.2:7788\"",
+        "overhead = 18",
+        "snat_filtering = \"endpoint-independent\"",
+        "mtu = 1400",
+    ] {
         assert!(c.text.contains(own), "{own} in {}", c.text);
     }
     assert!(c.text.contains("ccn = 50") && c.text.contains("internet_up = 20"), "{}", c.text);

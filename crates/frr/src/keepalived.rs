@@ -34,6 +34,9 @@ pub(crate) struct Keepalived {
     /// What it has been told.
     applied: Option<Vrrp>,
     state: String,
+    /// Why this device may not have the address, and what its file says of that.
+    obstacle: Option<&'static str>,
+    noted: Option<bool>,
     problem: Option<Problem>,
     retry_at: Instant,
 }
@@ -59,17 +62,24 @@ fn fault(vrrp: &Vrrp) -> Option<String> {
 /// The whole file. Both devices begin as backups, and one of equal priority does not take back what the other has.
 fn render(vrrp: &Vrrp, places: &Places) -> String {
     let Vrrp { device, address, router, priority, .. } = vrrp;
-    let notices = fifo(places);
+    let (notices, fault) = (fifo(places), fault_file(places));
     format!(
         "global_defs {{\n    vrrp_version 3\n    router_id sag\n    vrrp_notify_fifo {}\n}}\n\
+         vrrp_track_file fault {{\n    file {}\n    weight 0\n}}\n\
          vrrp_instance sag {{\n    state BACKUP\n    interface {device}\n    virtual_router_id {router}\n    \
-         priority {priority}\n    advert_int {INTERVAL}\n    virtual_ipaddress {{\n        {address}/32\n    }}\n}}\n",
-        notices.display()
+         priority {priority}\n    advert_int {INTERVAL}\n    track_file {{\n        fault\n    }}\n    virtual_ipaddress {{\n        {address}/32\n    }}\n}}\n",
+        notices.display(),
+        fault.display()
     )
 }
 
 fn fifo(places: &Places) -> std::path::PathBuf {
     places.own.join("vrrp.fifo")
+}
+
+/// Has 1 where the device may not have the address, and 0 otherwise.
+fn fault_file(places: &Places) -> std::path::PathBuf {
+    places.own.join("vrrp.fault")
 }
 
 fn unit(places: &Places) -> Unit {
@@ -90,6 +100,8 @@ impl Keepalived {
             partial: String::new(),
             applied: None,
             state: String::new(),
+            obstacle: None,
+            noted: None,
             problem: None,
             retry_at: Instant::now(),
         }
@@ -100,8 +112,8 @@ impl Keepalived {
         unit(&self.places).end_leftover();
     }
 
-    /// One round: what shall be is compared with what is.
-    pub(crate) fn round(&mut self, wanted: Option<&Vrrp>) {
+    /// One round: what shall be is compared with what is. `obstacle`: why this device may not have the address.
+    pub(crate) fn round(&mut self, wanted: Option<&Vrrp>, obstacle: Option<&'static str>) {
         let Some(vrrp) = wanted else {
             if self.applied.is_some() || self.problem.is_some() {
                 self.end();
@@ -115,7 +127,8 @@ impl Keepalived {
         if is_new && Instant::now() < self.retry_at && self.problem.is_some() {
             return;
         }
-        if is_new && let Err(why) = self.prepare(vrrp) {
+        let prepared = self.note(obstacle).and_then(|()| if is_new { self.prepare(vrrp) } else { Ok(()) });
+        if let Err(why) = prepared {
             let object = format!("virtual address {} on port {}", vrrp.address, vrrp.port);
             tracing::warn!("{object}: {why}");
             // An address that the settings do not name any more is not held.
@@ -133,6 +146,24 @@ impl Keepalived {
         }
         self.supervisor.start_if_due(&unit(&self.places));
         self.read_notices();
+    }
+
+    /// Writes where keepalived looks for it whether this device may have the address.
+    fn note(&mut self, obstacle: Option<&'static str>) -> Result<(), String> {
+        if self.obstacle != obstacle {
+            self.obstacle = obstacle;
+            match obstacle {
+                Some(why) => tracing::warn!("this device does not take the virtual address: {why}"),
+                None => tracing::info!("this device may have the virtual address"),
+            }
+        }
+        let is_fault = obstacle.is_some();
+        if self.noted != Some(is_fault) {
+            let text = if is_fault { "1\n" } else { "0\n" };
+            std::fs::write(fault_file(&self.places), text).map_err(|e| format!("vrrp.fault: {e}"))?;
+            self.noted = Some(is_fault);
+        }
+        Ok(())
     }
 
     /// Writes the configuration, has it checked, and opens what keepalived says its state on.
@@ -182,11 +213,17 @@ impl Keepalived {
     pub(crate) fn end(&mut self) {
         self.supervisor.end(NAME);
         (self.applied, self.problem, self.notices) = (None, None, None);
+        (self.obstacle, self.noted) = (None, None);
         self.state.clear();
         self.partial.clear();
-        for file in ["keepalived.conf", "keepalived.new", "vrrp.fifo"] {
+        for file in ["keepalived.conf", "keepalived.new", "vrrp.fifo", "vrrp.fault"] {
             let _ = std::fs::remove_file(self.places.own.join(file));
         }
+    }
+
+    /// Whether this device has the address.
+    pub(crate) fn is_master(&self) -> bool {
+        self.state == "MASTER"
     }
 
     pub(crate) fn daemon(&self) -> Option<Daemon> {
@@ -206,6 +243,7 @@ impl Keepalived {
             router: vrrp.router,
             priority: vrrp.priority,
             state: self.state.clone(),
+            obstacle: self.obstacle.unwrap_or_default().to_owned(),
         })
     }
 }
@@ -247,6 +285,9 @@ mod tests {
             assert!(text.contains(&format!("    {line}\n")), "{line} in {text}");
         }
         assert!(text.contains("vrrp_notify_fifo /run/x/vrrp.fifo\n"));
+        assert!(
+            text.contains("    file /run/x/vrrp.fault\n    weight 0\n") && text.contains("        fault\n")
+        );
         assert_eq!(fault(&vrrp()), None);
     }
 
@@ -269,6 +310,22 @@ mod tests {
         assert_eq!(state_of("INSTANCE \"other\" MASTER 100"), None);
         assert_eq!(state_of("GROUP \"sag\" MASTER 100"), None);
         assert_eq!(state_of("INSTANCE \"sag\" NONSENSE 100"), None);
+    }
+
+    /// keepalived reads 1 while the device may not have the address, and 0 when it may.
+    #[test]
+    fn an_obstacle_is_noted_for_keepalived() {
+        let dir = tempfile::tempdir().expect("dir");
+        let places = Places::new(dir.path());
+        let mut k = Keepalived::new(&places);
+        k.applied = Some(vrrp());
+        for (obstacle, text) in [(None, "0\n"), (Some("not yet"), "1\n"), (None, "0\n")] {
+            k.note(obstacle).expect("noted");
+            assert_eq!(std::fs::read_to_string(fault_file(&places)).expect("file"), text);
+            assert_eq!(k.status().expect("status").obstacle, obstacle.unwrap_or_default());
+        }
+        k.end();
+        assert!(!fault_file(&places).exists());
     }
 
     /// In two parts, as a pipe may give them.

@@ -42,12 +42,14 @@ mod render;
 pub mod service;
 mod settings;
 mod status;
+mod takeover;
 mod tools;
 mod vty;
 
 pub use client::{CONTROL, Client, ClientError, PLACE, place};
 pub use settings::{Authentication, Bgp, Interface, Key, Neighbor, Ospf, Settings, Side, Vrrp};
 pub use status::{Daemon, Installed, Neighbor as NeighborState, Problem, RouteCount, Status, VrrpState};
+pub use takeover::Sessions;
 
 use std::path::Path;
 

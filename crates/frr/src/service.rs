@@ -22,6 +22,7 @@ use crate::keepalived::Keepalived;
 use crate::render::{Forwarding, Rendered, checked, render};
 use crate::settings::Settings;
 use crate::status::{Installed, Problem, Status, bfd_states, bgp_neighbors, ospf_neighbors, route_counts};
+use crate::takeover::{ASK, Sessions, Takeover};
 use crate::tools::{self, FRR_DIR, Places, ToolError};
 use crate::vty;
 
@@ -90,11 +91,12 @@ fn user(name: &str) -> Option<(u32, u32)> {
     Some((uid, fields.next()?.parse().ok()?))
 }
 
-/// Runs until a signal ends it, or its parent is gone. The daemons end with it, and their routes go.
+/// Runs until a signal ends it, or its parent is gone. The daemons end with it, and their routes go. `gateway` asks the
+/// gateway for its sessions while there is a virtual address; `None`: it does not answer.
 ///
 /// # Errors
 /// [`ServiceError`].
-pub fn run(options: &Options) -> Result<(), ServiceError> {
+pub fn run(options: &Options, gateway: &dyn Fn() -> Option<Sessions>) -> Result<(), ServiceError> {
     let at = |path: &Path| {
         let path = path.display().to_string();
         move |e| ServiceError::Place(path, e)
@@ -140,7 +142,7 @@ pub fn run(options: &Options) -> Result<(), ServiceError> {
     let mut service = Service::new(&places, options, setter.map(|(uid, _)| uid));
     service.daemons.end_leftovers();
     service.keepalived.end_leftover();
-    service.serve(&listener, options.with_parent, &stop);
+    service.serve(&listener, options.with_parent, &stop, gateway);
     service.keepalived.end();
     service.daemons.end_all();
     for file in [socket, dir.join("frr.conf")] {
@@ -157,6 +159,8 @@ struct Service {
     wanted: Settings,
     daemons: Daemons,
     keepalived: Keepalived,
+    takeover: Takeover,
+    ask_at: Instant,
     /// What the daemons have; none: not known.
     applied: Option<Rendered>,
     /// Daemons that have started and have nothing yet.
@@ -183,6 +187,8 @@ impl Service {
             wanted: Settings::default(),
             daemons: Daemons::new(Path::new(FRR_DIR), places, FRR_USER),
             keepalived: Keepalived::new(places),
+            takeover: Takeover::default(),
+            ask_at: now,
             applied: None,
             fresh: BTreeSet::new(),
             plan: None,
@@ -194,7 +200,13 @@ impl Service {
         }
     }
 
-    fn serve(&mut self, listener: &UnixListener, with_parent: bool, stop: &AtomicBool) {
+    fn serve(
+        &mut self,
+        listener: &UnixListener,
+        with_parent: bool,
+        stop: &AtomicBool,
+        gateway: &dyn Fn() -> Option<Sessions>,
+    ) {
         let stdin = io::stdin();
         while !stop.load(Ordering::Relaxed) {
             let ready = wait(listener, with_parent.then_some(&stdin));
@@ -208,7 +220,19 @@ impl Service {
                     }
                 }
             }
+            self.ask(gateway);
             self.round();
+        }
+    }
+
+    /// Asks the gateway whether this device may have the virtual address.
+    fn ask(&mut self, gateway: &dyn Fn() -> Option<Sessions>) {
+        let now = Instant::now();
+        if self.wanted.vrrp.is_none() {
+            self.takeover = Takeover::default();
+        } else if now >= self.ask_at {
+            self.ask_at = now + ASK;
+            self.takeover.hear(gateway(), self.keepalived.is_master(), now);
         }
     }
 
@@ -265,7 +289,7 @@ impl Service {
 
     /// One round: what shall be is compared with what is.
     fn round(&mut self) {
-        self.keepalived.round(self.wanted.vrrp.as_ref());
+        self.keepalived.round(self.wanted.vrrp.as_ref(), self.takeover.obstacle());
         let forwarding = forwarding();
         if self.plan.as_ref().is_none_or(|(_, at, _)| *at != forwarding) && Instant::now() >= self.retry_at {
             self.plan(forwarding);

@@ -44,6 +44,8 @@ pub struct VrrpState {
     pub priority: u8,
     /// `MASTER`: this device has the address; `BACKUP`, `FAULT`, `STOP`: it has not; empty: not known yet.
     pub state: String,
+    /// Why this device may not have the address; empty: it may.
+    pub obstacle: String,
 }
 
 impl VrrpState {

@@ -3,6 +3,7 @@ use crate::page::{Paint, hang, paint};
 use crate::table::{Cell, Column, Table};
 use crate::units::{exact, span};
 use sag_frr::Status;
+use std::fmt::Write as _;
 
 /// Daemons, the virtual address, neighbors, routes by their source, and what is not in force.
 pub fn routing(status: &Status, page: &Page) -> String {
@@ -68,7 +69,11 @@ fn virtual_address(status: &Status, page: &Page) -> Option<String> {
         v.router.to_string().into(),
         v.priority.to_string().into(),
     ]);
-    Some(table.render(page))
+    let mut text = table.render(page);
+    if !v.obstacle.is_empty() {
+        let _ = writeln!(text, "it may not have the address: {}", v.obstacle);
+    }
+    Some(text)
 }
 
 fn neighbors(status: &Status, page: &Page) -> Option<String> {
