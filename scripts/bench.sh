@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 usage() {
     cat <<USAGE
 usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--rounds N] [--seed N] [--no-build]
-       scripts/bench.sh nat | blocked | cloud [OPTION]…
+       scripts/bench.sh nat | blocked | cloud | failover [OPTION]…
   --quick      under five minutes, without the build (the default)
   --full       all sizes and peers, more rounds
   --only       headline acl nat forwarding classbench sizes new-flows under-load offered-load cores tunnels
@@ -16,7 +16,8 @@ usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--rounds N] [--
   --rounds N   no more rounds than that, for a look at all that --full measures
   --seed N     of the ClassBench-like rule sets (default 1)
   --no-build   use what is in target/release
-  nat, blocked, cloud   a program of its own: benches/nat-bench.sh, blocked_time.py, cloud_bench.py (--help: its options)
+  nat, blocked, cloud, failover   a program of its own: benches/nat-bench.sh, blocked_time.py, cloud_bench.py,
+               failover.py (--help: its options)
 environment:
   SAG_VCPE_BIN, SAGCTL_BIN, SAG_PKTGEN_BIN   other binaries
 exit code: 0 measured (targets may be missed), 1 a measurement is broken or failed, 2 wrong usage
@@ -27,6 +28,7 @@ case ${1:-} in
 nat) exec bash "$SAG_ROOT/benches/nat-bench.sh" "${@:2}" ;;
 blocked) exec /usr/bin/python3 "$SAG_ROOT/benches/blocked_time.py" "${@:2}" ;;
 cloud) exec /usr/bin/python3 "$SAG_ROOT/benches/cloud_bench.py" "${@:2}" ;;
+failover) exec /usr/bin/python3 "$SAG_ROOT/benches/failover.py" "${@:2}" ;;
 esac
 
 BUILD=1

@@ -1,11 +1,14 @@
 """Sessions follow from one gateway to the other: a master that dies, one that comes back, a key that is wrong."""
 
 import contextlib
+import json
 import socket
 
 import pytest
 
+from harness.cloud import binary
 from harness.pair import CLIENT, SERVER, Pair
+from harness.routers import program
 from harness.waiting import TIMEOUT, within
 
 pytestmark = pytest.mark.sag
@@ -131,3 +134,66 @@ def test_another_key_is_refused_by_name(pair):
     assert "no link" in text and "key" in text
     # A gateway without its peer gets the traffic after a while.
     eventually(lambda: pair.b.sagctl("ha", "--check", check=False).returncode == 0)
+
+
+AGENT = """
+endpoint = "http://127.0.0.1:1"
+region_id = "cn-shanghai"
+smart_ag_id = "sag-1"
+smart_ag_sn = "sn-1"
+access_key_id = "unused"
+access_key_secret = "unused"
+vcpe_socket = "{socket}"
+[routing]
+dir = "{place}"
+[ports]
+"1" = {{ device = "lan" }}
+"""
+VIRTUAL = "10.1.0.9"
+
+
+@pytest.fixture
+def routing_service(pair):
+    """The service that owns keepalived, beside the second gateway: called with a request."""
+    program("keepalived", "/usr/sbin/keepalived")
+    member = pair.b
+    place = member.run_dir / "routing"
+    conf = member.run_dir / "agent.toml"
+    conf.write_text(AGENT.format(socket=member.run_dir / "vcpe.sock", place=place))
+    conf.chmod(0o600)
+    member.ns.ip("addr replace 10.1.0.3/24 dev lan")
+    with open(member.run_dir / "routing.log", "ab") as log:
+        command = [binary("sag-agent", "SAG_AGENT_BIN"), "routing-daemons", "--config", conf]
+        process = member.ns.popen(command, stdout=log, stderr=log)
+
+    def call(request):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(place / "control.sock"))
+            s.sendall(json.dumps(request).encode() + b"\n")
+            return json.loads(s.makefile().readline())["Ok"]
+
+    try:
+        within(5, "the service runs", (place / "control.sock").exists, (member.run_dir / "routing.log").read_text)
+        yield call
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)
+
+
+def test_a_virtual_address_waits_for_the_sessions(pair, routing_service):
+    """Its link is refused, so the second gateway does not know for 5 s whether there are sessions that it has not."""
+    b = pair.b
+    b.stop()
+    b.start(key="a5" * 32)
+    has = lambda: f" {VIRTUAL}/" in b.ns.out(["ip", "-4", "-o", "addr", "show", "dev", "lan"])
+    state = lambda: routing_service("Show")["Vrrp"]
+    vrrp = {"port": "1", "device": "lan", "address": VIRTUAL, "router": 9, "priority": 100}
+    routing_service({"Set": {"vrrp": vrrp}})
+    within(3, "it waits", lambda: state() and state()["State"] == "FAULT", state)
+    assert "not here yet" in state()["Obstacle"] and not has()
+    within(10, "there is no other one, and it takes the address", lambda: state()["State"] == "MASTER" and has(), state)
+    assert b.ha()["ready"] and not state()["Obstacle"]
+    b.process.kill()
+    b.process.wait(TIMEOUT)
+    within(9, "a gateway that has died gives it away", lambda: state()["State"] == "FAULT" and not has(), state)
+    assert "does not answer" in state()["Obstacle"]

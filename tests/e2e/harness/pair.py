@@ -95,6 +95,10 @@ class Member:
     def ha(self) -> Any:
         return self.ctl("ha")
 
+    def wipe(self) -> None:
+        """What a machine that starts has of sessions: nothing."""
+        run([self.pair.vcpe, "unload", "--config", self.conf], check=False)
+
     def kill(self) -> None:
         """As if the machine had lost its power: the daemon ends, and XDP forwards nothing any more."""
         if self.process is None:
@@ -121,16 +125,17 @@ class Member:
     def remove(self) -> None:
         self.stop()
         if self.conf.exists():
-            run([self.pair.vcpe, "unload", "--config", self.conf], check=False)
+            self.wipe()
         shutil.rmtree(self.pins, ignore_errors=True)
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
 class Pair:
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Member] = Member) -> None:
         self.prefix = f"t{os.getpid()}-h-"
         known = Lab(self.prefix)
         self.vcpe, self.sagctl = known.vcpe, known.sagctl
+        self.kind = kind
         self.made: list[str] = []
         self.members: list[Member] = []
         try:
@@ -153,7 +158,7 @@ class Pair:
             raise
 
     def _member(self, name: str) -> Member:
-        member = Member(self, name)
+        member = self.kind(self, name)
         self.members.append(member)
         for host, device in ((self.client, "lan"), (self.server, "wan")):
             self._wire(member.ns, device, host, f"to-{name}")
@@ -177,7 +182,9 @@ class Pair:
         names = [Path(ns.path).name for ns in (one, other)]
         run(["ip", "link", "add", dev1, "netns", names[0], "type", "veth", "peer", "name", dev2, "netns", names[1]])
         for ns, dev in ((one, dev1), (other, dev2)):
-            ns.run(["ethtool", "-K", dev, "tx", "off", "rx", "off", "tso", "off", "gso", "off"])
+            ns.run(["ethtool", "-K", dev, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "on"])
+        # An end takes XDP's frames if the other one has GRO on when it is set up.
+        for ns, dev in ((one, dev1), (other, dev2)):
             ns.ip(f"link set {dev} up")
 
     def move_to(self, member: Member) -> None:
