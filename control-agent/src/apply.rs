@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ipnet::Ipv4Net;
 use sag_model::Role;
 use sag_model::control::{self, PublicKey};
-use sag_southbound::{Acceptance, Announcement, Deviation, EPOCH_AHEAD, IdentityKey};
+use sag_southbound::{Acceptance, AnnouncedLine, Announcement, Deviation, EPOCH_AHEAD, IdentityKey};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::unix_now;
@@ -26,7 +26,7 @@ use crate::files::{self, Unwritten};
 use crate::health::Verdict;
 use crate::identity;
 use crate::lan_services::LanServer;
-use crate::lines::Lines;
+use crate::lines::{Lines, Quality};
 use crate::overlay::{LocalEndpoint, peer_key};
 use crate::peers::{Peers, PeersFile};
 use crate::routing::{self, Routing};
@@ -98,8 +98,9 @@ pub struct Applier {
     /// What was last said of the network, so that it is logged once.
     said: BTreeSet<String>,
     status: NetworkStatus,
-    /// What the tunnels show of the lines to the Internet.
+    /// What the tunnels show of the lines to the Internet, and of each other.
     lines: Lines,
+    quality: Quality,
     /// The cloud has not been heard for longer than the device may be without it.
     pub silent: bool,
     /// The deviations that the gateway shows, and of which process and epoch.
@@ -122,6 +123,7 @@ struct Pushed {
     pid: u32,
     own: u64,
     peer: (u64, [u8; 32]),
+    link: String,
 }
 
 /// The least time between two keys that are made because of the epoch: two devices with one serial number would otherwise
@@ -165,6 +167,7 @@ impl Applier {
             said: BTreeSet::new(),
             status,
             lines: Lines::default(),
+            quality: Quality::default(),
             silent: false,
             shown: None,
         }
@@ -290,10 +293,12 @@ impl Applier {
         let tables = system.tables().map_err(|e| Fault::Unavailable(e.to_string()))?;
         let running = |d: &String| tables.link_named(d).is_some_and(|l| l.running);
         let running = tables.links().map(|l| l.name.clone()).filter(running).collect();
+        let now = Instant::now();
         Ok(Some(LocalEndpoint {
             addresses: addresses(present(tables)),
             running,
-            unfit: self.lines.unfit(Instant::now()),
+            unfit: self.lines.unfit(now),
+            fit: self.quality.fit(now),
             gateway: self.config.smart_ag_id.clone(),
             sn: self.config.smart_ag_sn.clone(),
             fec: self.config.optimization,
@@ -304,18 +309,25 @@ impl Applier {
         }))
     }
 
-    /// Looks whether the overlay gets through by the line at which its tunnels end, if it has another one.
+    /// Looks how the overlay gets through by each of several lines.
     fn watch_lines(&mut self, present: &[(String, Ipv4Net)]) {
         let Some(InForce { compiled, .. }) = &self.current else { return };
         let wans = compiled.ports.iter().filter(|(.., role)| *role == Role::Wan).count();
-        let device = present.iter().find(|(_, a)| Some(a.addr()) == compiled.local).map(|(d, _)| d);
-        let Some(device) = device.filter(|_| wans > 1 && !compiled.tunnels.is_empty()) else { return };
+        let several = compiled.tunnels.iter().any(|t| t.several);
+        if compiled.tunnels.is_empty() || (wans < 2 && !several) {
+            return;
+        }
         let Ok(seen) = self.vcpe.tunnels() else { return };
-        let of_network = |t: &&control::Tunnel| {
-            Some(t.local) == compiled.local.map(IpAddr::V4)
-                && compiled.tunnels.iter().any(|c| c.name == t.name)
+        let is = |t: &&control::Tunnel, several: bool| {
+            compiled.tunnels.iter().any(|c| c.name == t.name && c.several == several)
         };
-        self.lines.note(device, seen.tunnels.iter().filter(of_network), Instant::now());
+        let now = Instant::now();
+        self.quality.note(seen.tunnels.iter().filter(|t| is(t, true)), now);
+        let device = present.iter().find(|(_, a)| Some(a.addr()) == compiled.local).map(|(d, _)| d);
+        let at_it = |t: &&control::Tunnel| Some(t.local) == compiled.local.map(IpAddr::V4) && is(t, false);
+        if let Some(device) = device.filter(|_| wans > 1) {
+            self.lines.note(device, seen.tunnels.iter().filter(at_it), now);
+        }
     }
 
     /// IPv4 addresses of this machine, by device.
@@ -361,7 +373,8 @@ impl Applier {
         self.unkeyed.retain(|name, _| has(name));
         let mut pushed = 0;
         for t in &compiled.tunnels {
-            let new = Pushed { pid, own, peer: (t.endpoint.epoch, t.endpoint.public_key) };
+            let peer = (t.endpoint.epoch, t.endpoint.public_key);
+            let new = Pushed { pid, own, peer, link: t.link.clone() };
             if self.pushed.get(&t.name) == Some(&new) {
                 continue;
             }
@@ -401,7 +414,8 @@ impl Applier {
 
     /// What the other members of the network have to know of this device.
     pub fn announcement(&self) -> Option<Announcement> {
-        let local = self.current.as_ref()?.compiled.local?;
+        let compiled = &self.current.as_ref()?.compiled;
+        let local = compiled.local?;
         let (_, key) = self.key.as_ref()?;
         let key = key.as_ref()?;
         let mut announced = Announcement {
@@ -409,6 +423,7 @@ impl Applier {
             epoch: Some(key.epoch),
             public_key: key.public_key.clone(),
             pop: Some(self.config.point_of_presence),
+            lines: compiled.lines.iter().map(AnnouncedLine::from).collect(),
             ..Announcement::default()
         };
         let identity = self.identity.as_ref().ok()?;
@@ -541,7 +556,7 @@ impl Applier {
         }
         if self.apply(good, health)? {
             tracing::warn!(
-                "the gateway did not run the last good configuration, or a health check changed; put right"
+                "the gateway did not run the last good configuration, or a health check or a line changed; put right"
             );
         }
         Ok(())

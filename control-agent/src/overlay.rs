@@ -8,10 +8,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use sag_model::config::MAX_TUNNELS;
 use sag_model::control::{TunnelPeer, TunnelPeers};
-use sag_southbound::{Announcement, Endpoint};
+use sag_southbound::{Announcement, Endpoint, Line, MAX_LINES};
 
+use self::pairs::{Pair, pairs};
 use crate::desired::{Ccn, Member, Peer};
 use crate::peers::Peers;
+
+mod pairs;
 
 /// Whom the operator of this gateway trusts.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +34,8 @@ pub struct LocalEndpoint {
     pub running: BTreeSet<String>,
     /// Devices by which no other member of the network was reached.
     pub unfit: BTreeSet<String>,
+    /// Tunnels whose far end has answered, and that lose little.
+    pub fit: BTreeSet<String>,
     /// The instance and serial number of this device.
     pub gateway: String,
     pub sn: String,
@@ -47,8 +52,10 @@ pub struct LocalEndpoint {
 /// What of this gateway's own no member of the network may touch.
 #[derive(Debug, Clone, Default)]
 pub struct Own {
-    /// Where the tunnels end on this side.
+    /// Where the tunnels end on this side, to devices that do not announce lines.
     pub local: Option<Ipv4Addr>,
+    /// The lines to the Internet, at each of which tunnels end.
+    pub lines: Vec<Line>,
     /// Every address of the gateway.
     pub addresses: BTreeSet<Ipv4Addr>,
     /// Networks, and what they are.
@@ -63,14 +70,21 @@ pub struct Own {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tunnel {
     pub name: String,
+    pub local: Ipv4Addr,
     pub remote: Ipv4Addr,
+    /// What tells it apart from others to the same device; both ends call it the same.
+    pub link: String,
+    /// There are others to the same device, by other lines.
+    pub several: bool,
     pub gateway: String,
     pub peer: Peer,
     pub endpoint: Endpoint,
     /// What is reached through it, and on whose behalf.
     pub blocks: Vec<(String, String)>,
-    /// Preference among devices of one member.
+    /// Preference among devices of one member, and among tunnels to one device.
     pub metric: i64,
+    /// Share among tunnels of one metric.
+    pub weight: i64,
 }
 
 /// What the network comes to on this gateway.
@@ -94,15 +108,10 @@ pub struct Excluded {
 /// The most characters of a name that the gateway accepts.
 const MAX_NAME: usize = 64;
 
-/// The tunnel's name: `ccn-` and the serial number, which is cut to what the gateway accepts.
-fn tunnel_name(sn: &str) -> String {
-    let name = format!("ccn-{sn}");
-    if name.len() <= MAX_NAME {
-        return name;
-    }
-    let hash = crate::sign::hash_hex(sn.as_bytes());
-    format!("{}-{}", &name[..MAX_NAME - 17], &hash[..16])
-}
+/// Metrics of the tunnels to one device of a member: behind those to the device before.
+const METRICS: i64 = 10_000;
+/// What is added to the metric of a tunnel whose far end does not answer, or that loses much, where another is better.
+const UNFIT: i64 = 10_000_000;
 
 /// Text of others as it may stand in a log line.
 fn shown(text: &str) -> String {
@@ -139,19 +148,24 @@ pub fn plan(ccn: &Ccn, end: &LocalEndpoint, own: &Own, excluded: &Excluded) -> P
     let accepted: Vec<Vec<String>> = others.iter().map(|m| p.blocks(m, &mut blocks)).collect();
     let through = p.through(ccn, &others);
     let candidates = p.candidates(&through, &blocks);
-    for (member, peer, endpoint, metric) in candidates {
-        let IpAddr::V4(remote) = endpoint.address else { continue };
+    let all = p.tunnels(&candidates, &blocks);
+    for (n, t) in all {
+        let (member, peer, endpoint, place) = &candidates[n];
         let is_hub = member.gateway == ccn.hub;
         let reached = others.iter().zip(&accepted).filter(|(m, _)| is_hub || m.gateway == member.gateway);
         let routes = reached.flat_map(|(m, blocks)| blocks.iter().map(|b| (b.clone(), m.gateway.clone())));
         p.plan.tunnels.push(Tunnel {
-            name: tunnel_name(&peer.sn),
-            remote,
+            name: t.name,
+            local: t.local,
+            remote: t.remote,
+            link: t.link,
+            several: t.several,
             gateway: member.gateway.clone(),
-            peer: peer.clone(),
-            endpoint,
+            peer: (*peer).clone(),
+            endpoint: endpoint.clone(),
             blocks: routes.collect(),
-            metric,
+            metric: place * METRICS + t.metric,
+            weight: t.weight,
         });
     }
     p.plan
@@ -159,6 +173,18 @@ pub fn plan(ccn: &Ccn, end: &LocalEndpoint, own: &Own, excluded: &Excluded) -> P
 
 /// A device with its member, and its place among the member's devices.
 type Candidate<'a> = (&'a Member, &'a Peer, Endpoint, i64);
+
+/// A tunnel to a device, by a line of each end.
+#[derive(Debug, Clone)]
+struct ByLine {
+    name: String,
+    local: Ipv4Addr,
+    remote: Ipv4Addr,
+    link: String,
+    several: bool,
+    metric: i64,
+    weight: i64,
+}
 
 struct Planner<'a> {
     end: &'a LocalEndpoint,
@@ -271,7 +297,87 @@ impl Planner<'_> {
     }
 
     fn keeps_address(&self, peer: &Peer) -> bool {
-        self.end.known.0.get(&peer.sn).is_some_and(|known| known.address == peer.address)
+        let has = |address: &str| {
+            peer.address == address || peer.lines.iter().take(MAX_LINES).any(|l| l.address == address)
+        };
+        self.end.known.0.get(&peer.sn).is_some_and(|known| has(&known.address))
+    }
+
+    /// The tunnels to the devices, by their places. Every device has its first one before others have their second.
+    fn tunnels(&mut self, devices: &[Candidate<'_>], blocks: &Blocks) -> Vec<(usize, ByLine)> {
+        let mut all: Vec<Vec<ByLine>> = devices.iter().map(|d| self.by_lines(d, blocks)).collect();
+        let mut room = MAX_TUNNELS;
+        for n in 0..all.iter().map(Vec::len).max().unwrap_or(0) {
+            for of_device in &mut all {
+                if n < of_device.len() {
+                    match room.checked_sub(1) {
+                        Some(left) => room = left,
+                        None => of_device.truncate(n),
+                    }
+                }
+            }
+        }
+        for of_device in &mut all {
+            self.rank(of_device);
+        }
+        (0..).zip(all).flat_map(|(n, of_device)| of_device.into_iter().map(move |t| (n, t))).collect()
+    }
+
+    /// The tunnels to a device: one by each pair of lines, if both ends have announced theirs, else one.
+    fn by_lines(&mut self, (member, peer, endpoint, _): &Candidate<'_>, blocks: &Blocks) -> Vec<ByLine> {
+        let before = self.end.sn < peer.sn;
+        let own = self.own;
+        let planned = pairs(own.lines.len(), endpoint.lines.len(), before);
+        let mut out = Vec::new();
+        for pair in &planned {
+            let Pair { own: here, theirs: there } = *pair;
+            let (here, there) = (&own.lines[here], &endpoint.lines[there]);
+            if let Err(why) = self.reachable(there.address, blocks, Some(&peer.sn)) {
+                let (sn, gateway) = (shown(&peer.sn), shown(&member.gateway));
+                let refused =
+                    format!("line {} of device {sn} of gateway {gateway} is not used: {why}", there.name);
+                if !self.plan.refused.contains(&refused) {
+                    self.plan.refused.push(refused);
+                }
+                continue;
+            }
+            let (IpAddr::V4(local), IpAddr::V4(remote)) = (here.address, there.address) else { continue };
+            self.taken.insert(there.address, peer.sn.clone());
+            let first = pair.is_first();
+            out.push(ByLine {
+                name: pairs::tunnel_name(&peer.sn, (!first).then_some((here, there))),
+                local,
+                remote,
+                link: if first { String::new() } else { pairs::link(here, there, before) },
+                several: planned.len() > 1,
+                metric: pairs::priority(here, there),
+                weight: pairs::weight(here, there),
+            });
+        }
+        if let (true, Some(local), IpAddr::V4(remote)) = (planned.is_empty(), own.local, endpoint.address) {
+            out.push(ByLine {
+                name: pairs::tunnel_name(&peer.sn, None),
+                local,
+                remote,
+                link: String::new(),
+                several: false,
+                metric: 0,
+                weight: 100,
+            });
+        }
+        out
+    }
+
+    /// The order of the tunnels to one device: by priority, and those behind that do not get through.
+    fn rank(&self, tunnels: &mut [ByLine]) {
+        let best = tunnels.iter().map(|t| t.metric).min().unwrap_or(0);
+        let one_is_fit = tunnels.iter().any(|t| self.end.fit.contains(&t.name));
+        for t in tunnels.iter_mut() {
+            t.metric = (t.metric - best).min(METRICS - 1);
+            if one_is_fit && !self.end.fit.contains(&t.name) {
+                t.metric += UNFIT;
+            }
+        }
     }
 
     fn device(&self, member: &Member, peer: &Peer, blocks: &Blocks) -> Result<Endpoint, String> {
@@ -294,10 +400,12 @@ impl Planner<'_> {
             pop: None,
             identity: peer.identity.clone(),
             signature: peer.signature.clone(),
+            lines: peer.lines.clone(),
+            lines_signature: peer.lines_signature.clone(),
         };
         let endpoint = announced.check(&member.gateway, &peer.sn).map_err(|e| e.to_string())?;
         self.trusted(member, peer, &endpoint)?;
-        self.reachable(endpoint.address, blocks)?;
+        self.reachable(endpoint.address, blocks, None)?;
         Ok(endpoint)
     }
 
@@ -343,14 +451,15 @@ impl Planner<'_> {
         }
     }
 
-    fn reachable(&self, address: IpAddr, blocks: &Blocks) -> Result<(), String> {
+    /// Whether a tunnel to an address can be that of a device, which `has` other addresses already.
+    fn reachable(&self, address: IpAddr, blocks: &Blocks, has: Option<&str>) -> Result<(), String> {
         let IpAddr::V4(v4) = address else {
             return Err(format!("its address {address} is of another IP version than this end's"));
         };
         if self.own.local == Some(v4) || self.own.addresses.contains(&v4) {
             return Err(format!("its address {address} is one of this gateway"));
         }
-        if let Some(other) = self.taken.get(&address) {
+        if let Some(other) = self.taken.get(&address).filter(|sn| has != Some(sn.as_str())) {
             return Err(format!("its address {address} is that of device {}", shown(other)));
         }
         if let Some((net, what)) = self.own.inside.iter().find(|(net, _)| net.contains(&v4)) {
@@ -384,7 +493,7 @@ pub fn peer_key(t: &Tunnel) -> TunnelPeers {
         gateway: t.peer.sn.clone(),
         epoch: t.endpoint.epoch,
         public_key: hex::encode(t.endpoint.public_key),
-        link: String::new(),
+        link: t.link.clone(),
     };
     TunnelPeers { peers: vec![peer] }
 }

@@ -217,6 +217,7 @@ mod tests {
             epoch,
             public_key: [9; 32],
             identity: None,
+            lines: Vec::new(),
         }
     }
 

@@ -91,7 +91,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
     let dropped = ports.ports.iter().map(|p| p.dropped).sum();
     let (traffic, drop_share) = rates.since(bytes, packets, dropped);
     let tunnels = tunnels(vcpe, facts);
-    let up = !tunnels.is_empty() && tunnels.iter().all(|t| t.state == "up");
+    let up = !tunnels.is_empty() && reaches_everybody(&tunnels, facts.compiled);
     let started = unix_ms() - i64::try_from(status.uptime_s).unwrap_or(0) * 1000;
     Ok(StateReport {
         version: Version::CURRENT,
@@ -177,6 +177,16 @@ fn notices(compiled: &[String], network: &[String]) -> Vec<String> {
 fn dns(servers: &[IpAddr]) -> Dns {
     let nth = |n: usize| servers.get(n).map(ToString::to_string).unwrap_or_default();
     Dns { master: nth(0), slave: nth(1) }
+}
+
+/// Whether every tunnel is up, or another one to the same device by another line.
+fn reaches_everybody(tunnels: &[TunnelState], compiled: Option<&Compiled>) -> bool {
+    let device = |t: &TunnelState| {
+        let planned = compiled.and_then(|c| c.tunnels.iter().find(|p| p.name == t.name));
+        planned.map(|p| p.peer.sn.as_str())
+    };
+    let up: BTreeSet<_> = tunnels.iter().filter(|t| t.state == "up").filter_map(device).collect();
+    tunnels.iter().all(|t| t.state == "up" || device(t).is_some_and(|sn| up.contains(sn)))
 }
 
 /// Tunnels as the gateway shows them; none from a gateway without.

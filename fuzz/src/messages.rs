@@ -20,7 +20,7 @@ use sag_southbound::{Announcement, DeviceDocument, StateReport, read};
 use sag_tunnel::esp::{Ledger, SaId};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A line of the control socket: what is accepted is written and read again without a change.
 pub(crate) fn control_request(data: &[u8]) {
@@ -111,15 +111,17 @@ pub(crate) fn device_document(data: &[u8]) {
     }
 }
 
-/// A tunnel for each device that is in order, each to an address of its own outside of all that is routed, and no block
-/// of one member by a tunnel of another one that is not the hub.
+/// A tunnel for each device that is in order, or one by each of its lines, each to an address of its own outside of all
+/// that is routed, and no block of one member by a tunnel of another one that is not the hub.
 fn tunnels_of_a_network(ccn: &Ccn, endpoint: &LocalEndpoint, compiled: &Compiled) {
-    let mut remotes = BTreeSet::new();
+    let mut ends = BTreeSet::new();
+    let mut remotes: BTreeMap<Ipv4Addr, &String> = BTreeMap::new();
     let mut owners: BTreeMap<Ipv4Net, &str> = BTreeMap::new();
     for t in &compiled.tunnels {
-        assert!(t.name.len() <= 64 && t.endpoint.address == IpAddr::V4(t.remote), "{t:?}");
+        assert!(t.name.len() <= 64 && t.endpoint.addresses().any(|a| a == IpAddr::V4(t.remote)), "{t:?}");
         assert!(t.gateway != endpoint.gateway && t.peer.sn != endpoint.sn, "{t:?}");
-        assert!(remotes.insert(t.remote), "{} twice", t.remote);
+        assert!(ends.insert((t.local, t.remote)), "{t:?}: twice");
+        assert_eq!(*remotes.entry(t.remote).or_insert(&t.peer.sn), &t.peer.sn, "{t:?}");
         assert!(endpoint.addresses.iter().all(|(_, own)| own.addr() != t.remote), "{t:?}");
         for (block, owner) in &t.blocks {
             let net: Ipv4Net = block.parse().unwrap_or_else(|e| panic!("{block}: {e}"));
@@ -130,7 +132,7 @@ fn tunnels_of_a_network(ccn: &Ccn, endpoint: &LocalEndpoint, compiled: &Compiled
     for (net, owner) in &owners {
         let meets = |other: &&Ipv4Net| net.contains(*other) && *other != net;
         assert_eq!(owners.keys().find(meets), None, "inside of {net} of {owner}");
-        assert!(remotes.iter().all(|r| !net.contains(r)), "a tunnel ends in {net} of {owner}");
+        assert!(remotes.keys().all(|r| !net.contains(r)), "a tunnel ends in {net} of {owner}");
     }
     assert!(compiled.tunnels.is_empty() || compiled.local.is_some());
 }

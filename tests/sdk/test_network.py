@@ -231,7 +231,7 @@ def test_members_learn_of_each_others_ends(api, agent):
     member = next(m for m in got["Config"]["Ccn"]["Members"] if m["SmartAGId"] == one[0])
     # That it may be the hub is its own word, and no other member's business.
     said = {k: v for k, v in end.items() if k != "Pop"}
-    assert member["Devices"] == [{**said, "SmartAGSn": one[1][0]}]
+    assert member["Devices"] == [{**said, "SmartAGSn": one[1][0], "Lines": []}]
     # The same announcement changes nothing; another key does.
     report(agent, one[0], one[1][0], Overlay={**end, "Other": 1})
     assert not pull(two, got["Revision"])["Changed"]

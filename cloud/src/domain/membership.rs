@@ -287,7 +287,7 @@ fn conflict(members: &[Member], m: usize, n: usize, taken: &HashMap<IpAddr, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sag_southbound::IdentityKey;
+    use sag_southbound::{AnnouncedLine, IdentityKey};
 
     const NOW: i64 = 1_800_000_000_000;
     const EPOCH: u64 = 1_799_999_000;
@@ -355,6 +355,34 @@ mod tests {
             NOW + 2
         ));
         assert_eq!((it.since, it.epoch()), (NOW + 1, Some(EPOCH + 5)));
+    }
+
+    #[test]
+    fn lines_are_part_of_what_is_signed_and_announced() {
+        let owner = key();
+        let with = |lines: &[(&str, &str)]| {
+            let line = |(name, address): &(&str, &str)| AnnouncedLine {
+                name: (*name).to_owned(),
+                address: (*address).to_owned(),
+                ..AnnouncedLine::default()
+            };
+            let lines = lines.iter().map(line).collect();
+            signed(&owner, Announcement { lines, ..announcement("198.51.100.7", EPOCH, 9) })
+        };
+        let mut it = Announced::default();
+        let both = with(&[("0", "198.51.100.7"), ("3", "203.0.113.7")]);
+        assert!(it.report(&both, "sag-1", "sn1", NOW) && !it.report(&both, "sag-1", "sn1", NOW));
+        assert_eq!(it.announcement.as_ref(), Some(&both));
+        let forged = Announcement { lines: with(&[("0", "198.51.100.8")]).lines, ..both.clone() };
+        assert!(
+            !it.report(&forged, "sag-1", "sn1", NOW) && it.problem.contains("signature"),
+            "{}",
+            it.problem
+        );
+        assert_eq!(it.announcement.as_ref(), Some(&both));
+        let one = with(&[("0", "198.51.100.7")]);
+        assert!(it.report(&one, "sag-1", "sn1", NOW + 1), "the other members learn which lines there are");
+        assert_eq!((it.since, it.problem.as_str()), (NOW, ""));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use sag_model::Role;
 use sag_model::config::{Diagnostic, Secrets};
-use sag_southbound::{Deviation, Effect, ProbeKind, PublishStrategy, RouteOrigin, Switch};
+use sag_southbound::{Deviation, Effect, Line, ProbeKind, PublishStrategy, RouteOrigin, Switch};
 use toml::{Table, Value};
 
 use crate::config::{Wiring, role_word};
@@ -121,6 +121,8 @@ pub struct Compiled {
     pub wired: Vec<String>,
     /// Where they end on this side.
     pub local: Option<Ipv4Addr>,
+    /// The lines to the Internet at which tunnels end.
+    pub lines: Vec<Line>,
     /// BGP and OSPF, as far as the cloud says it.
     pub routing: sag_frr::Settings,
     /// What LAN ports are served with, as far as the cloud says it.
@@ -138,6 +140,7 @@ pub struct Compiler<'a> {
     tunnels: Vec<Tunnel>,
     refused: Vec<String>,
     local: Option<Ipv4Addr>,
+    lines: Vec<Line>,
     /// What the gateway's rules have refused before.
     excluded: &'a Exclusions,
     /// Static routes that are in force, with their ports.
@@ -292,6 +295,7 @@ impl<'a> Compiler<'a> {
             tunnels: Vec::new(),
             refused: Vec::new(),
             local: None,
+            lines: Vec::new(),
             excluded,
             static_routes: Vec::new(),
             member_routes: Vec::new(),
@@ -426,6 +430,7 @@ impl<'a> Compiler<'a> {
             refused: self.refused,
             deviations: self.deviations,
             local: self.local,
+            lines: self.lines,
             routing,
             lan,
             failed: self.failed,

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sag_model::Role;
-use sag_southbound::{Effect, RouteOrigin};
+use sag_southbound::{Effect, Line, MAX_LINES, RouteOrigin};
 use toml::Value;
 
 use super::isolation::Object;
@@ -15,6 +15,21 @@ use crate::overlay::{self, LocalEndpoint, Own};
 
 /// What is added to the metric of a route by a tunnel that stands in for a leased line.
 const BACKUP_METRIC: i64 = 1000;
+/// What is added to the priority of a line that leads nowhere: more than the API has.
+const LAST: i64 = 1000;
+
+/// A WAN port at which tunnels can end.
+struct WanEnd {
+    name: String,
+    address: Ipv4Addr,
+    /// Frames cannot pass.
+    down: bool,
+    /// It was found to lead nowhere: by health checks, or by tunnels.
+    failed: bool,
+    unfit: bool,
+    priority: i64,
+    weight: i64,
+}
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self) {
@@ -77,12 +92,13 @@ impl Compiler<'_> {
         };
         self.local = Some(local);
         let own = self.own(local, endpoint, addresses);
+        self.lines.clone_from(&own.lines);
         let plan = overlay::plan(ccn, endpoint, &own, &self.excluded.members);
         self.notices.extend(plan.notices);
         self.refused = plan.refused;
         for t in plan.tunnels {
             let mut entry = table! {
-                "name": &t.name, "kind": "esp", "keying": "agreed", "local": &local.to_string(),
+                "name": &t.name, "kind": "esp", "keying": "agreed", "local": &t.local.to_string(),
                 "remote": &t.remote.to_string(),
             };
             entry.insert("udp_encap".into(), Value::Boolean(true));
@@ -103,7 +119,10 @@ impl Compiler<'_> {
                 let leased =
                     self.static_routes.iter().any(|r| r.leased && same_net(&r.net.to_string(), block));
                 let metric = t.metric + if leased { BACKUP_METRIC } else { 0 };
-                let entry = table! { "destination": block, "tunnel": &t.name, "metric": metric };
+                let mut entry = table! { "destination": block, "tunnel": &t.name, "metric": metric };
+                if t.several {
+                    entry.insert("weight".into(), Value::Integer(t.weight));
+                }
                 self.member_routes.push(block.clone());
                 self.push("route", entry, Object::Block(gateway.clone(), block.clone()));
             }
@@ -124,30 +143,58 @@ impl Compiler<'_> {
         blocks.any(|b| b.prefix_len() < net.prefix_len() && b.contains(&net))
     }
 
-    /// Where the tunnels end: at the address that a WAN port will have, or has. The first one by priority and weight that
-    /// frames can pass and that leads somewhere is taken, so the tunnels move with what is known of the lines.
-    fn tunnel_end(&self, addresses: &[PortAddress], endpoint: &LocalEndpoint) -> Option<Ipv4Addr> {
+    /// The WAN ports with the address that each will have, or has.
+    fn wan_ends(&self, addresses: &[PortAddress], endpoint: &LocalEndpoint) -> Vec<WanEnd> {
         let wans = self.ports.iter().filter(|(_, _, role)| *role == Role::Wan);
         let mut ends: Vec<_> = wans
             .filter_map(|(name, device, _)| {
                 let planned = addresses.iter().find(|a| a.device == *device).map(|a| a.address.addr());
                 let present = endpoint.addresses.iter().find(|(d, _)| d == device).map(|(_, a)| a.addr());
-                let down = !endpoint.running.contains(device);
-                let bad = self.failed.contains(name) || endpoint.unfit.contains(device);
                 let wan = self.desired.wans.get(name);
-                let priority = wan.and_then(|w| w.priority).unwrap_or(WAN_PRIORITY);
-                let weight = wan.and_then(|w| w.weight).unwrap_or(WAN_WEIGHT);
-                Some(((down, bad, priority, -weight, by_name(name)), planned.or(present)?))
+                Some(WanEnd {
+                    down: !endpoint.running.contains(device),
+                    failed: self.failed.contains(name),
+                    unfit: endpoint.unfit.contains(device),
+                    priority: wan.and_then(|w| w.priority).unwrap_or(WAN_PRIORITY).clamp(0, 50_000),
+                    weight: wan.and_then(|w| w.weight).unwrap_or(WAN_WEIGHT).clamp(1, 100),
+                    name: name.clone(),
+                    address: planned.or(present)?,
+                })
             })
             .collect();
-        ends.sort();
-        ends.first().map(|(_, address)| *address)
+        ends.sort_by_key(|e| by_name(&e.name));
+        ends
+    }
+
+    /// Where tunnels end to devices that do not announce lines. The first one by priority and weight that frames can
+    /// pass and that leads somewhere is taken, so the tunnels move with what is known of the lines.
+    fn tunnel_end(&self, addresses: &[PortAddress], endpoint: &LocalEndpoint) -> Option<Ipv4Addr> {
+        let ends = self.wan_ends(addresses, endpoint);
+        let rank = |e: &WanEnd| (e.down, e.failed || e.unfit, e.priority, -e.weight, by_name(&e.name));
+        ends.into_iter().min_by_key(rank).map(|e| e.address)
+    }
+
+    /// The lines at which tunnels end, in the order of their names. One that leads nowhere is kept, so that its tunnels
+    /// are there when it is back, and comes last.
+    fn overlay_lines(&self, addresses: &[PortAddress], endpoint: &LocalEndpoint) -> Vec<Line> {
+        let line = |e: WanEnd| {
+            let last = if e.down || e.failed { LAST } else { 0 };
+            Line::new(&e.name, e.address.into(), e.priority + last, e.weight).ok()
+        };
+        let mut lines: Vec<Line> = Vec::new();
+        for l in self.wan_ends(addresses, endpoint).into_iter().filter_map(line) {
+            if lines.len() < MAX_LINES && !lines.iter().any(|other| other.address == l.address) {
+                lines.push(l);
+            }
+        }
+        lines
     }
 
     /// What of this gateway no member of the network may touch: its addresses, the networks of its ports, its static routes
     /// as far as they are in force, and its blocks.
     fn own(&self, local: Ipv4Addr, endpoint: &LocalEndpoint, planned: &[PortAddress]) -> Own {
-        let mut own = Own { local: Some(local), ..Own::default() };
+        let lines = self.overlay_lines(planned, endpoint);
+        let mut own = Own { local: Some(local), lines, ..Own::default() };
         let planned = planned.iter().map(|a| (a.device.as_str(), a.address));
         let present = endpoint.addresses.iter().map(|(device, address)| (device.as_str(), *address));
         for (device, address) in planned.chain(present) {

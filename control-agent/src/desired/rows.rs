@@ -163,6 +163,8 @@ rows! {
         pop: bool,
         identity: String,
         signature: String,
+        lines: Vec<wire::AnnouncedLine>,
+        lines_signature: String,
     }
     Distribution {
         #[serde(deserialize_with = "wire_field")]
@@ -442,8 +444,18 @@ impl From<wire::NetworkMember> for Member {
 
 impl From<wire::PeerDevice> for Peer {
     fn from(p: wire::PeerDevice) -> Peer {
-        let wire::PeerDevice { smart_ag_sn, address, epoch, public_key, pop, identity, signature } = p;
+        let wire::PeerDevice {
+            smart_ag_sn,
+            address,
+            epoch,
+            public_key,
+            pop,
+            identity,
+            signature,
+            lines,
+            lines_signature,
+        } = p;
         let (epoch, pop) = (epoch.unwrap_or(0), pop.unwrap_or(false));
-        Peer { sn: smart_ag_sn, address, epoch, public_key, pop, identity, signature }
+        Peer { sn: smart_ag_sn, address, epoch, public_key, pop, identity, signature, lines, lines_signature }
     }
 }

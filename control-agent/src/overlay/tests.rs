@@ -1,6 +1,8 @@
 use super::*;
 use sag_southbound::IdentityKey;
 
+mod lines;
+
 const NOW: i64 = 1_800_000_000;
 
 fn key() -> IdentityKey {
@@ -25,10 +27,11 @@ fn sign(member: &mut Member, key: &IdentityKey) {
             address: p.address.clone(),
             epoch: Some(p.epoch),
             public_key: p.public_key.clone(),
+            lines: p.lines.clone(),
             ..Announcement::default()
         };
         key.sign(&mut a, &member.gateway, &p.sn).expect("signed");
-        (p.identity, p.signature) = (a.identity, a.signature);
+        (p.identity, p.signature, p.lines_signature) = (a.identity, a.signature, a.lines_signature);
     }
 }
 

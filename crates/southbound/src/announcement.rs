@@ -4,7 +4,7 @@
 //! announcement reaches them. `docs/tunnels-keys.md` says what the signature proves and what it does not.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use ring::rand::SystemRandom;
@@ -13,13 +13,16 @@ use ring::{agreement, digest};
 use sag_secret::Secret;
 use zeroize::Zeroizing;
 
+use crate::address::{AddressError, endpoint_address};
 use crate::document::Announcement;
+use crate::lines::{self, Line, LinesError};
 
 /// Seconds by which an epoch may be ahead of the reader's clock. A device begins with the time of its start and counts
 /// up by one for each key, so an epoch is never ahead of a clock that is right.
 pub const EPOCH_AHEAD: u64 = 86_400;
 
 const SIGNED: &[u8] = b"sag-vcpe device announcement 1";
+const SIGNED_LINES: &[u8] = b"sag-vcpe device lines 1";
 const FINGERPRINT: &[u8] = b"sag-vcpe device identity 1";
 
 /// Why an announcement cannot be used.
@@ -37,6 +40,12 @@ pub enum AnnouncementError {
     /// Every agreement with the public key gives zero (RFC 7748, 6.1).
     #[error("the public key is of low order: every agreement with it gives zero (RFC 7748, 6.1)")]
     WeakKey,
+    /// The lines to the Internet are not in order.
+    #[error("its lines: {0}")]
+    Lines(#[from] LinesError),
+    /// There are lines, and nobody signed them.
+    #[error("it has lines, and they are not signed")]
+    UnsignedLines,
     /// There is no epoch.
     #[error("the key has no epoch")]
     Epoch,
@@ -51,6 +60,15 @@ pub enum AnnouncementError {
     Forged(Identity),
 }
 
+impl From<AddressError> for AnnouncementError {
+    fn from(e: AddressError) -> AnnouncementError {
+        match e {
+            AddressError::None(text) => AnnouncementError::NotAnAddress(text),
+            AddressError::Unreachable(address, what) => AnnouncementError::Unreachable(address, what),
+        }
+    }
+}
+
 /// An announcement that is well formed, and signed by the identity if it names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -62,6 +80,17 @@ pub struct Endpoint {
     pub public_key: [u8; 32],
     /// Who signed; `None`: nobody did, as devices before version 1.2 of the protocol.
     pub identity: Option<Identity>,
+    /// Its lines to the Internet, at each of which tunnels end; none: all tunnels end at `address`, as of devices
+    /// before version 1.4.
+    pub lines: Vec<Line>,
+}
+
+impl Endpoint {
+    /// Every address at which tunnels end.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let more = self.lines.iter().map(|l| l.address).filter(|a| *a != self.address);
+        std::iter::once(self.address).chain(more)
+    }
 }
 
 /// The public half of a device's Ed25519 key (RFC 8032). It is shown as its fingerprint.
@@ -153,6 +182,10 @@ impl IdentityKey {
         let endpoint = well_formed(announced)?;
         announced.identity = self.identity().to_hex();
         announced.signature = hex::encode(self.0.sign(&signed_bytes(&endpoint, gateway, sn)).as_ref());
+        if !endpoint.lines.is_empty() {
+            let signature = self.0.sign(&signed_lines(&endpoint, gateway, sn));
+            announced.lines_signature = hex::encode(signature.as_ref());
+        }
         Ok(())
     }
 }
@@ -168,58 +201,35 @@ impl Announcement {
     pub fn check(&self, gateway: &str, sn: &str) -> Result<Endpoint, AnnouncementError> {
         let mut endpoint = well_formed(self)?;
         if self.identity.is_empty() && self.signature.is_empty() {
+            if !endpoint.lines.is_empty() {
+                return Err(AnnouncementError::UnsignedLines);
+            }
             return Ok(endpoint);
         }
         let identity: Identity = self.identity.parse()?;
-        let signature = bytes::<64>(&self.signature).ok_or(AnnouncementError::Signature)?;
-        let signed = signed_bytes(&endpoint, gateway, sn);
-        UnparsedPublicKey::new(&ED25519, identity.0)
-            .verify(&signed, &signature)
-            .map_err(|_| AnnouncementError::Forged(identity))?;
+        let verify = |signature: &str, signed: &[u8]| {
+            let signature = bytes::<64>(signature).ok_or(AnnouncementError::Signature)?;
+            let by = UnparsedPublicKey::new(&ED25519, identity.0);
+            by.verify(signed, &signature).map_err(|_| AnnouncementError::Forged(identity))
+        };
+        verify(&self.signature, &signed_bytes(&endpoint, gateway, sn))?;
+        if !endpoint.lines.is_empty() {
+            verify(&self.lines_signature, &signed_lines(&endpoint, gateway, sn))?;
+        }
         endpoint.identity = Some(identity);
         Ok(endpoint)
     }
 }
 
 fn well_formed(announced: &Announcement) -> Result<Endpoint, AnnouncementError> {
-    let text = &announced.address;
-    let shown = || text.chars().take(60).collect();
-    let address: IpAddr = text.parse().map_err(|_| AnnouncementError::NotAnAddress(shown()))?;
-    if let Some(what) = unreachable(address) {
-        return Err(AnnouncementError::Unreachable(address, what));
-    }
+    let address = endpoint_address(&announced.address)?;
     let public_key = bytes(&announced.public_key).ok_or(AnnouncementError::Key)?;
     if is_low_order(&public_key) {
         return Err(AnnouncementError::WeakKey);
     }
     let epoch = announced.epoch.ok_or(AnnouncementError::Epoch)?;
-    Ok(Endpoint { address, epoch, public_key, identity: None })
-}
-
-/// What keeps the address from being that of a host on another network.
-fn unreachable(address: IpAddr) -> Option<&'static str> {
-    match address {
-        IpAddr::V4(a) => match a.octets() {
-            [0, ..] => Some("an unspecified address"),
-            [127, ..] => Some("a loopback address"),
-            [169, 254, ..] => Some("a link-local address"),
-            [224..=239, ..] => Some("a multicast address"),
-            [255, 255, 255, 255] => Some("the broadcast address"),
-            [240..=255, ..] => Some("a reserved address (RFC 1112, 4)"),
-            _ => None,
-        },
-        IpAddr::V6(a) if a.is_unspecified() => Some("the unspecified address"),
-        IpAddr::V6(a) if a.is_loopback() => Some("the loopback address"),
-        IpAddr::V6(a) if a.is_multicast() => Some("a multicast address"),
-        IpAddr::V6(a) if a.is_unicast_link_local() => Some("a link-local address"),
-        IpAddr::V6(a) if is_embedded(a) => Some("an IPv4 address in the form of an IPv6 address"),
-        IpAddr::V6(_) => None,
-    }
-}
-
-/// IPv4-mapped and IPv4-compatible addresses (RFC 4291, 2.5.5) never stand on a wire.
-fn is_embedded(a: Ipv6Addr) -> bool {
-    matches!(a.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, _, _])
+    let lines = lines::read(&announced.lines)?;
+    Ok(Endpoint { address, epoch, public_key, identity: None, lines })
 }
 
 /// Whether agreements with the key give zero whatever the private key is.
@@ -238,27 +248,55 @@ fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// What is signed: every part with its length, so that no two announcements have the same bytes.
-fn signed_bytes(of: &Endpoint, gateway: &str, sn: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(192);
-    let mut part = |bytes: &[u8]| {
-        out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-        out.extend_from_slice(bytes);
-    };
-    part(SIGNED);
-    part(gateway.as_bytes());
-    part(sn.as_bytes());
-    match of.address {
-        IpAddr::V4(a) => part(&a.octets()),
-        IpAddr::V6(a) => part(&a.octets()),
+#[derive(Default)]
+struct Parts(Vec<u8>);
+
+impl Parts {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(bytes);
     }
-    part(&of.epoch.to_be_bytes());
-    part(&of.public_key);
-    out
+
+    fn add_address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(a) => self.add(&a.octets()),
+            IpAddr::V6(a) => self.add(&a.octets()),
+        }
+    }
+}
+
+fn signed_bytes(of: &Endpoint, gateway: &str, sn: &str) -> Vec<u8> {
+    let mut out = Parts::default();
+    out.add(SIGNED);
+    out.add(gateway.as_bytes());
+    out.add(sn.as_bytes());
+    out.add_address(of.address);
+    out.add(&of.epoch.to_be_bytes());
+    out.add(&of.public_key);
+    out.0
+}
+
+/// The lines have a signature of their own: readers before version 1.4 verify the other one alone.
+fn signed_lines(of: &Endpoint, gateway: &str, sn: &str) -> Vec<u8> {
+    let mut out = Parts::default();
+    out.add(SIGNED_LINES);
+    out.add(gateway.as_bytes());
+    out.add(sn.as_bytes());
+    out.add(&of.epoch.to_be_bytes());
+    out.add(&of.public_key);
+    for line in &of.lines {
+        out.add(line.name.as_bytes());
+        out.add_address(line.address);
+        out.add(&line.priority.to_be_bytes());
+        out.add(&[line.weight]);
+    }
+    out.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::AnnouncedLine;
 
     const DOC: &str = include_str!("../../../docs/tunnels-keys.md");
 
@@ -330,6 +368,53 @@ mod tests {
         assert_eq!(with(|a| a.identity.clear()), Err(AnnouncementError::Identity));
         // What is able to be a hub says nothing about who it is.
         assert!(with(|a| a.pop = Some(true)).is_ok());
+    }
+
+    #[test]
+    fn lines_are_signed_too_and_readers_that_do_not_know_them_lose_nothing() {
+        let key = key();
+        let line = |name: &str, address: &str| AnnouncedLine {
+            name: name.into(),
+            address: address.into(),
+            priority: Some(10),
+            weight: None,
+        };
+        let mut good = announced();
+        good.lines = vec![line("0", "203.0.113.7"), line("3", "198.51.100.7")];
+        key.sign(&mut good, "sag-1", "sn1").expect("signed");
+        let read = good.check("sag-1", "sn1").expect("verified");
+        let line_3 = Line {
+            name: "3".into(),
+            address: "198.51.100.7".parse().expect("an address"),
+            priority: 10,
+            weight: 100,
+        };
+        assert_eq!(read.lines[1], line_3);
+        assert_eq!(read.addresses().count(), 2);
+        let with = |change: &dyn Fn(&mut Announcement)| {
+            let mut a = good.clone();
+            change(&mut a);
+            a.check("sag-1", "sn1").map(|e| e.lines.len())
+        };
+        let forged = Err(AnnouncementError::Forged(key.identity()));
+        assert_eq!(with(&|a| a.lines[1].address = "198.51.100.8".into()), forged);
+        assert_eq!(with(&|a| a.lines[1].priority = Some(9)), forged);
+        assert_eq!(with(&|a| a.lines[1].weight = Some(9)), forged);
+        assert_eq!(with(&|a| a.lines[1].name = "4".into()), forged);
+        assert_eq!(with(&|a| a.lines.swap(0, 1)), forged);
+        assert_eq!(with(&|a| a.lines.truncate(1)), forged);
+        assert_eq!(with(&|a| a.lines_signature.clear()), Err(AnnouncementError::Signature));
+        let unsigned: &dyn Fn(&mut Announcement) =
+            &|a| (a.identity, a.signature, a.lines_signature) = Default::default();
+        assert_eq!(with(unsigned), Err(AnnouncementError::UnsignedLines));
+        // What a cloud before version 1.4 hands on.
+        assert_eq!(with(&|a| (a.lines, a.lines_signature) = Default::default()), Ok(0));
+        let twice = Err(AnnouncementError::Lines(LinesError::Twice("0".into())));
+        assert_eq!(with(&|a| a.lines[1].name = "0".into()), twice);
+        assert!(with(&|a| a.lines[1].address = a.lines[0].address.clone()).is_err());
+        assert!(with(&|a| a.lines[1].address = "127.0.0.1".into()).is_err());
+        assert!(with(&|a| a.lines = vec![a.lines[0].clone(); 5]).is_err());
+        assert!(with(&|a| a.lines[0].name = "x\ny".into()).is_err());
     }
 
     #[test]

@@ -5,8 +5,8 @@ mod policy;
 mod ports;
 
 pub use network::{
-    Announcement, CloudConnectNetwork, DistributionRule, FlowLog, HealthCheck, NetworkMember, PeerDevice,
-    ProbeTask,
+    AnnouncedLine, Announcement, CloudConnectNetwork, DistributionRule, FlowLog, HealthCheck, NetworkMember,
+    PeerDevice, ProbeTask,
 };
 pub use policy::{Acl, AclRule, DnatEntry, Qos, QosCar, QosPolicy, SnatEntry};
 pub use ports::{

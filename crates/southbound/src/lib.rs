@@ -37,11 +37,13 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+mod address;
 mod announcement;
 mod capability;
 mod command;
 mod document;
 mod exchange;
+mod lines;
 mod report;
 mod version;
 mod wire;
@@ -53,15 +55,16 @@ pub use command::{
     AccessPoint, Command, CommandOutcome, CommandResult, DiagnoseArgs, IssuedCommand, ProbeArgs, UpgradeArgs,
 };
 pub use document::{
-    Acl, AclRule, Announcement, Bgp, CloudConnectNetwork, DeviceDocument, DistributionRule, DnatEntry, Dns,
-    DnsForward, FlowLog, GatewaySettings, HealthCheck, HighAvailability, Lan, LeasedLine, Management,
-    NetworkMember, Ospf, PeerDevice, PortEntry, PortProtocol, ProbeTask, Qos, QosCar, QosPolicy, SnatEntry,
-    StaticRoute, UpgradePolicy, Wan,
+    Acl, AclRule, AnnouncedLine, Announcement, Bgp, CloudConnectNetwork, DeviceDocument, DistributionRule,
+    DnatEntry, Dns, DnsForward, FlowLog, GatewaySettings, HealthCheck, HighAvailability, Lan, LeasedLine,
+    Management, NetworkMember, Ospf, PeerDevice, PortEntry, PortProtocol, ProbeTask, Qos, QosCar, QosPolicy,
+    SnatEntry, StaticRoute, UpgradePolicy, Wan,
 };
 pub use exchange::{
     Acceptance, Action, MAX_REPORT, MAX_WAIT, ParameterError, Parameters, PullAnswer, PullRequest,
     ReportAnswer, ResultReport,
 };
+pub use lines::{Line, LinesError, MAX_LINES};
 pub use report::{
     AccessPointQuality, AppClient, ClientAppReport, Deviation, Diagnosis, DiagnosisItem, DiagnosisText,
     DropCount, Effect, HealthState, HealthStatus, LinkBackup, PortState, ProbeTaskState, RouteNeighbor,

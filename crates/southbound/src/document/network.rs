@@ -109,6 +109,10 @@ wire_object! {
         identity: String = "Identity",
         /// The signature: 128 hexadecimal digits. Since version 1.2.
         signature: String = "Signature",
+        /// The lines to the Internet at which its tunnels end, if it makes a tunnel by each. Since version 1.4.
+        lines: Vec<AnnouncedLine> = "Lines",
+        /// The signature on `Lines`: 128 hexadecimal digits. Since version 1.4.
+        lines_signature: String = "LinesSignature",
     }
 
     /// What a device announces to the other members of its network.
@@ -125,6 +129,22 @@ wire_object! {
         identity: String = "Identity",
         /// The signature: 128 hexadecimal digits. Since version 1.2.
         signature: String = "Signature",
+        /// The lines to the Internet at which its tunnels end, if it makes a tunnel by each. Since version 1.4.
+        lines: Vec<AnnouncedLine> = "Lines",
+        /// The signature on `Lines`: 128 hexadecimal digits. Since version 1.4.
+        lines_signature: String = "LinesSignature",
+    }
+
+    /// A line to the Internet of a device.
+    pub struct AnnouncedLine {
+        /// What the device calls it, such as the name of its port.
+        name: String = "Name",
+        /// Where tunnels by this line end.
+        address: String = "Address",
+        /// The lowest of a pair of ends' sums is preferred.
+        priority: Option<i64> = "Priority",
+        /// Share among lines of one priority, 1 to 100.
+        weight: Option<i64> = "Weight",
     }
 
     /// The flow log that an instance writes to (CreateFlowLog).
@@ -159,8 +179,19 @@ wire_object! {
 impl PeerDevice {
     /// The announcement of the device of that serial number, of the hub or not.
     pub fn new(smart_ag_sn: impl Into<String>, announced: Announcement, hub: bool) -> PeerDevice {
-        let Announcement { address, epoch, public_key, identity, signature, .. } = announced;
+        let Announcement { address, epoch, public_key, identity, signature, lines, lines_signature, .. } =
+            announced;
         let (smart_ag_sn, pop) = (smart_ag_sn.into(), hub.then_some(true));
-        PeerDevice { smart_ag_sn, address, epoch, public_key, pop, identity, signature }
+        PeerDevice {
+            smart_ag_sn,
+            address,
+            epoch,
+            public_key,
+            pop,
+            identity,
+            signature,
+            lines,
+            lines_signature,
+        }
     }
 }

@@ -271,6 +271,13 @@ fn announcement() -> Announcement {
         pop: Some(true),
         identity: "cd".repeat(32),
         signature: "ef".repeat(64),
+        lines: vec![AnnouncedLine {
+            name: "3".into(),
+            address: "198.51.100.7".into(),
+            priority: Some(10),
+            weight: Some(75),
+        }],
+        lines_signature: "12".repeat(64),
     }
 }
 
