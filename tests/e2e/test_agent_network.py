@@ -194,3 +194,68 @@ def test_a_hostile_member_of_another_account(sites, cloud):
         assert received >= sent - 2, f"{said}\n{log()}"
         status = agents["a"].status()
         assert status["HubSmartAGId"] == "" and not status["Problems"], status
+
+
+FLOWS = """
+import socket, sys
+for port in range(20000, 20200):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("", port))
+        s.sendto(b"x", (sys.argv[1], 9))
+"""
+NO_WAY = "table ip no_way { chain on { type filter hook forward priority 0; iifname %s drop; oifname %s drop; }; }"
+
+
+def test_tunnels_by_every_line(sites, cloud):
+    """Two branches with two lines each: a tunnel by each pair of lines shares what begins, a line that has gone silent is left,
+    and by a lower priority one is a backup."""
+    ccn = cloud.call("CreateCloudConnectNetwork", Name="lines")["CcnId"]
+    a, b, _ = sites.all
+    with contextlib.ExitStack() as stack:
+        ids, agents = {}, {}
+        for site in (a, b):
+            site.second_line()
+            sag, sn = cloud.gateway()
+            ids[site.name] = dict(SmartAGId=sag, SmartAGSn=sn)
+            cloud.call("ModifySmartAccessGateway", SmartAGId=sag, CidrBlock=site.net, RoutingStrategy="static")
+            cloud.call("ModifySagPortRole", **ids[site.name], PortName="3", Role="WAN")
+            agents[site.name] = Agent(site, cloud, sag, sn, ports={"0": "wan", "1": "lan", "3": "wan2"}).start()
+            stack.callback(agents[site.name].stop)
+            cloud.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
+        log = lambda: "\n".join(f"{n}: {x.tail(12)}" for n, x in agents.items()) + str(a.control("tunnels"))
+        tunnels = lambda site: {t["name"]: t for t in site.control("tunnels")["ok"]["tunnels"]}
+        first = f"ccn-{ids['b']['SmartAGSn']}"
+        all_four = {first, *(f"{first}:{pair}" for pair in ("0:3", "3:0", "3:3"))}
+        answered = lambda: {n for n, t in tunnels(a).items() if t["rtt_us"] and t["state"] == "up"}
+        within(20, "a tunnel by each pair of lines", lambda: answered() == all_four, log)
+        paths = {(t["local"], t["remote"], t["port"]) for t in tunnels(a).values()}
+        assert len(paths) == 4 and {port for *_, port in paths} == {"0", "3"}, paths
+
+        def used():
+            """The tunnels by which 200 flows leave."""
+            before = {n: t["tx_packets"] for n, t in tunnels(a).items()}
+            a.host.run(["python3", "-c", FLOWS, b.host_address])
+            # Probes and keepalives are a few.
+            return {n for n, t in tunnels(a).items() if t["tx_packets"] - before.get(n, 0) > 20}
+
+        routes = lambda: {(r["metric"], h["port"]) for r in a.control("routes")["ok"]["routes"]
+                          if r["destination"] == b.net for h in r["next_hops"]}
+        shares = lambda *names: routes() == {(0, n) for n in names}
+        within(10, "all have a share", lambda: shares(*all_four), lambda: f"{routes()}{log()}")
+        assert used() == all_four
+        # The second line of a stands in for the first one.
+        cloud.call("ModifySagWan", **ids["a"], PortName="3", IPType="DHCP", Priority=20)
+        by_first = {first, f"{first}:0:3"}
+        within(10, "the second line is a backup", lambda: shares(*by_first), lambda: f"{routes()}{log()}")
+        assert used() == by_first
+        # Nobody says that the first line is silent.
+        sites.router.run(["nft", "-f", "-"], input=NO_WAY % ("to-a", "to-a"))
+        stack.callback(sites.router.run, ["nft", "delete", "table", "ip", "no_way"], check=False)
+        start = time.monotonic()
+        within(10, "its tunnels are down", lambda: not routes() & {(0, n) for n in by_first}, log)
+        within(10, "a reaches b", lambda: pings(a.host, b.host_address), log)
+        print(f"by the other line after {time.monotonic() - start:.1f} s")
+        assert used() == all_four - by_first
+        assert all(pings(a.host, b.host_address) and pings(b.host, a.host_address) for _ in range(8)), log()
+        status = cloud.call("DescribeSmartAccessGatewayAttribute", SmartAGId=ids["a"]["SmartAGId"])
+        assert status["IpsecStatus"] == "up"

@@ -57,6 +57,12 @@ class Site:
             self.host.ip(f"route add default via 10.{number}.0.1")
         self.process = None
 
+    def second_line(self) -> None:
+        """Another line to the router, which the kernel likes less; `to-X2` is its end there."""
+        net = f"198.51.{110 + self.number}"
+        self.sites.wire(self.sites.router, f"to-{self.name}2", f"{net}.1/24", self.gw, "wan2", f"{net}.2/24")
+        self.gw.ip(f"route add default via {net}.1 metric 100")
+
     def start(self) -> None:
         (self.run_dir / "state").mkdir(parents=True, exist_ok=True)
         conf = self.run_dir / "vcpe.toml"
