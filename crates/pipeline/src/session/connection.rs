@@ -18,6 +18,9 @@ use std::sync::atomic::Ordering;
 const OTHER_KNOWN: [u32; 2] = [1 << 21, 1 << 22];
 /// It is one more than that of a SYN which the rules have admitted: flag beside them.
 const OTHER_SYN: u32 = 1 << 23;
+/// What is known of the numbers of a session's segments.
+pub(super) const NUMBERS_KNOWN: u32 =
+    ISN_KNOWN[0] | ISN_KNOWN[1] | OTHER_KNOWN[0] | OTHER_KNOWN[1] | OTHER_SYN;
 
 /// What a TCP segment says of its connection.
 #[derive(Debug, Clone, Copy)]

@@ -4,13 +4,14 @@
 //! | flag | meaning | set by | cleared by |
 //! |---|---|---|---|
 //! | [`REPLICA`] | the other gateway has the session: no idle time counts here | [`install`], [`yield_to_peer`] | a worker with the next packet (`claim`), [`release`] |
-//! | `UNUSED` | no packet has passed here yet | [`install`] | `claim` |
+//! | `UNUSED` | no packet has passed here since it came, or went | [`install`], [`yield_to_peer`] | `claim` |
 //! | `UNBOUND` | its translation holds no port here: the address is not here yet, or it has a fixed one | [`install`] | [`bind_late`] |
 //!
 //! What is here beside `claim` and `awaits_address` is for one thread, which keeps the grace periods of the table from
 //! ending meanwhile: a session that it has seen alive keeps its number so long.
 
 use super::adopt::{Half, Held, Translated};
+use super::connection::NUMBERS_KNOWN;
 use super::takeover::{Noted, note_state, state_flags};
 use super::{FINS_SEEN, begun, note_answer, report_released, rule_count, settled, stamp};
 use crate::family::FlowFamily;
@@ -27,7 +28,7 @@ use std::sync::atomic::{Ordering, fence};
 
 /// The other gateway has the session: flag in [`SessionMeta::ports`].
 pub const REPLICA: u32 = 1 << 24;
-/// No packet of it has passed here yet: flag beside it.
+/// No packet of it has passed here since it came, or went: flag beside it.
 const UNUSED: u32 = 1 << 25;
 /// Some half of its translation holds no binding: flag beside it.
 const UNBOUND: u32 = 1 << 26;
@@ -194,10 +195,13 @@ pub fn update<R: FlowFamily>(table: &FlowTable<R>, session: u32, r: &Replica<R::
     records.iter().for_each(|record| record.last_seen().store(seen, Ordering::Relaxed));
 }
 
-/// The other gateway has a session of this one from now on. What its packets do stays known; the next one that comes here
-/// takes it back.
+/// The other gateway has a session of this one from now on; the next packet that comes here takes it back. Until then it is
+/// like one that has come from there: how far its hosts have got is not known, and its address may be elsewhere.
 pub fn yield_to_peer<R: FlowFamily>(table: &FlowTable<R>, session: u32) {
-    table.meta(session).ports.fetch_or(REPLICA, Ordering::SeqCst);
+    let meta = table.meta(session);
+    let update = |flags: u32| Some(flags & !NUMBERS_KNOWN | REPLICA | UNUSED);
+    let _ = meta.ports.fetch_update(Ordering::SeqCst, Ordering::Relaxed, update);
+    meta.other.store(0, Ordering::Relaxed);
     fence(Ordering::SeqCst);
     for no in RecordNo::both(session) {
         table.record(no).epoch().store(0, Ordering::SeqCst);

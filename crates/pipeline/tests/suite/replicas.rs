@@ -381,6 +381,55 @@ fn a_session_outlives_its_address_while_it_goes_over() {
     assert_eq!(a.live(), 0);
 }
 
+/// What a session has been at the other gateway is not known here: neither how far its hosts have got, nor that its address
+/// is on its way back.
+#[test]
+fn a_session_that_comes_back_is_like_one_that_has_just_come() {
+    let numbered = |p: &Pkt, flags: u8, seq: u32, ack: u32| {
+        let mut p = with_flags(p, flags);
+        p.l4[4..8].copy_from_slice(&seq.to_be_bytes());
+        p.l4[8..12].copy_from_slice(&ack.to_be_bytes());
+        p.fix_l4();
+        p
+    };
+    let ends = [
+        (Pkt::tcp(HOST, FAR, 4000, 443, 0), Pkt::tcp(FAR, OWN, 443, 4000, 0).into_port(WAN)),
+        (
+            Pkt::tcp(HOST6, FAR6, 4000, 443, 0),
+            Pkt::tcp(FAR6, "2001:db8:f1:0:ff0f::10", 443, 4000, 0).into_port(WAN),
+        ),
+    ];
+    for (out, answer) in &ends {
+        let (mut a, mut b) = (Gateway::new(net()), Gateway::new(net()));
+        a.passes(&numbered(out, TCP_SYN, 1000, 0));
+        a.passes(&numbered(answer, SYNACK, 5000, 1001));
+        a.passes(&numbered(out, TCP_ACK, 1001, 5001));
+        let reset = numbered(answer, TCP_RST, 5000 + (1 << 30), 0);
+        assert_eq!(a.rig.send(&reset), Outcome::Drop(DropReason::TcpOutOfWindow));
+        b.follow(&a);
+        b.passes(&numbered(out, TCP_ACK, 1001, 5001));
+        a.follow(&b);
+        assert_eq!(a.replicas(), 1);
+        assert!(a.rig.send(&reset).is_tx(), "{out:?}");
+    }
+    let (mut a, mut b) = (Gateway::new(net()), Gateway::new(net()));
+    let (out, other) = (Pkt::udp(HOST, FAR, 4000, 53), Pkt::udp(HOST, FAR, 4001, 53));
+    let want = a.passes(&out);
+    a.passes(&other);
+    b.follow(&a);
+    b.passes(&out);
+    b.passes(&other);
+    a.follow(&b);
+    assert_eq!(a.replicas(), 2);
+    let addresses = a.rig.net.ports[WAN.index()].addrs4.clone();
+    a.rig.commit(|n| n.ports[WAN.index()].addrs4.clear());
+    a.rig.now = a.rig.now + Duration::from_secs(60);
+    assert_eq!(a.rig.send(&out), Outcome::Drop(DropReason::NatNoAddress));
+    a.rig.commit(|n| n.ports[WAN.index()].addrs4 = addresses);
+    assert_eq!(a.passes(&out), want);
+    assert_eq!((a.live(), a.replicas()), (2, 1));
+}
+
 /// Packets that are faster than the news of a route get no error: it would end a connection that is about to go on.
 #[test]
 fn a_session_waits_for_its_route() {
