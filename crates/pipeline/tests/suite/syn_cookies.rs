@@ -7,9 +7,12 @@ use sag_packet::parse::{self, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_packet::segment::{Offer, Segment};
 use sag_packet::{Family, checksum};
+use sag_pipeline::family::FlowFamily;
 use sag_pipeline::nat::{Behavior, Kind};
+use sag_pipeline::session::replica::{self, Found};
 use sag_pipeline::session::{self, State};
 use sag_pipeline::syn_cookie::{Client, SynCookies};
+use sag_pipeline::table::{DeferredFree, FlowTable};
 use sag_testkit::*;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -453,4 +456,30 @@ fn a_successor_translates_on() {
     let again = session::take_over::<FlowRecord4>(table, 1, &Default::default());
     assert_eq!((again.sessions, table.proxied(1)), (1, Some(before)));
     assert!(table.record(RecordNo::forward(1)).packets.load(Relaxed) > 0);
+}
+
+/// The translation of the numbers goes with a session to another gateway.
+#[test]
+fn another_gateway_translates_on() {
+    fn follow<R: FlowFamily>(from: &FlowTable<R>, to: &FlowTable<R>, there: &Rig) -> bool {
+        let Found::Own(r) = replica::read(from, 1, there.now.tick()) else { return false };
+        let by = (&*there.pipe.tables.nat, &there.snap);
+        replica::install(to, by, &r, there.now.tick(), &mut DeferredFree::default()).is_ok()
+    }
+    for ends in [V4, V6] {
+        let (mut a, mut b) = (Scene::open(ends), Scene::new(ends));
+        let (from, to) = (a.rig.pipe.tables.clone(), b.rig.pipe.tables.clone());
+        let went = follow(&from.v4, &to.v4, &b.rig) || follow(&from.v6, &to.v6, &b.rig);
+        assert!(went && b.sessions() == 1 && b.state() == a.state(), "{ends:?}");
+        let cookie = a.cookie;
+        let question = |s: &mut Scene| {
+            sent(&s.up(ISN.wrapping_add(1), cookie.wrapping_add(1), TCP_ACK, 100, &[], b"question"))
+        };
+        let answer = |s: &mut Scene| {
+            sent(&s.down(SERVER_ISN.wrapping_add(1), ISN.wrapping_add(9), TCP_ACK, 100, &[], b"answer"))
+        };
+        let (up, down) = (question(&mut a), answer(&mut a));
+        assert_eq!((up.ack, down.seq), (SERVER_ISN.wrapping_add(1), cookie.wrapping_add(1)), "{ends:?}");
+        assert_eq!((question(&mut b), answer(&mut b)), (up, down), "{ends:?}");
+    }
 }
