@@ -2,10 +2,10 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sag_benches::*;
+use sag_fib::Fib;
 use sag_model::Zone;
 use sag_model::flow::{FlowRecord4, Key4};
 use sag_packet::parse::{self, NetworkLayer};
-use sag_pipeline::fib::Fib;
 use sag_pipeline::table::{DeferredFree, FlowTable, Grace};
 use sag_testkit::{Pkt, Rng};
 use std::hint::black_box;
@@ -50,7 +50,7 @@ fn lookup(c: &mut Criterion) {
     for n in [1, 1_000, 100_000] {
         let mut d = Rng::new(3);
         let table = routes(&mut d, n);
-        let fib4 = Fib::build(table.iter().copied());
+        let fib4 = Fib::build(table.iter().copied()).unwrap();
         // Destinations inside the prefixes, in random order.
         let probes: Vec<u32> = (0..4096).map(|_| table[d.below(n)].0 | (d.roll() as u32 & 0xFF)).collect();
         g.throughput(Throughput::Elements(probes.len() as u64));
@@ -59,7 +59,7 @@ fn lookup(c: &mut Criterion) {
         });
         let wide = |a: u32| 0x2001_0db8 << 96 | u128::from(a) << 64;
         let v6 = table.iter().map(|&(a, len, r)| (wide(a), if len == 0 { 0 } else { len + 32 }, r));
-        let fib6 = Fib::build(v6);
+        let fib6 = Fib::build(v6).unwrap();
         let probes: Vec<u128> = probes.iter().map(|&a| wide(a) | 0x1234).collect();
         g.bench_function(BenchmarkId::new("V6", format!("{n} routes")), |b| {
             b.iter(|| probes.iter().fold(0u32, |x, &a| x ^ fib6.lookup(black_box(a)).unwrap_or(0)))

@@ -4,9 +4,9 @@ use crate::nexthops::{NeighborLinks, NextHopNumbers, RouterUse};
 use crate::plan::RecordPlan;
 use crate::problem::Problem;
 use crate::records::SharedRecords;
+use crate::route_numbers::{self, RouteNumbers};
 use ipnet::IpNet;
 use sag_model::{Nanos, VrfNo};
-use sag_pipeline::fib::Fib;
 use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
 use sag_pipeline::policy::AclSet;
 use sag_pipeline::qos::{self, MeterNumbers};
@@ -77,8 +77,9 @@ pub fn assemble(
     numbers: &mut Numbers,
     problems: &mut Vec<Problem>,
 ) -> (Snapshot, RecordPlan) {
-    let unused = spec.unused_routes.values().flat_map(|members| routers(members, false));
-    numbers.nexthops.set_routers(spec.routes.iter().flat_map(|(.., route)| routers_of(route)).chain(unused));
+    let RouteNumbers { routes, unused, prefixes } = RouteNumbers::assign(spec.routes, spec.unused_routes);
+    let unused_routers = unused.values().flat_map(|members| routers(members, false));
+    numbers.nexthops.set_routers(routes.iter().flat_map(routers_of).chain(unused_routers));
     let (nexthops, complete) = numbers.nexthops.plan(&spec.ports, &spec.neighbors, spec.now);
     if !complete {
         problems.push(Problem::TooManyNextHops);
@@ -94,16 +95,15 @@ pub fn assemble(
     if !meters.is_complete() {
         problems.push(Problem::TooFewMeters);
     }
-    let prefixes: Vec<_> = spec.routes.iter().map(|(vrf, n, _)| ((*vrf, *n), n.addr().is_ipv6())).collect();
     let mut snapshot = Snapshot {
         epoch: spec.epoch,
         ingress: Ingress::new(&spec.ports),
         ports: spec.ports,
-        vrfs: vrfs(spec.local, &spec.routes),
-        routes: spec.routes.into_iter().map(|(.., route)| route).collect(),
+        vrfs: vrfs(spec.local, &prefixes, problems),
+        routes,
         neighbors: numbers.nexthops.table().clone(),
         routes_version: numbers.nexthops.table().routes(),
-        unused_routes: spec.unused_routes,
+        unused_routes: unused,
         source_checks: 0,
         nexthops: numbers.nexthops.records(),
         acl: spec.acl,
@@ -113,20 +113,24 @@ pub fn assemble(
         tunnels: spec.tunnels,
         options: spec.options,
     };
-    snapshot.finish(prefixes.into_iter());
+    snapshot.finish(prefixes.iter().map(|(vrf, n, no)| ((*vrf, *n), n.addr().is_ipv6(), *no)));
     let link_mtus = link_mtus(&snapshot);
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
 }
 
 /// The routing tables, with the addresses that are the gateway's own in them. There is always one of the default VRF.
-fn vrfs(mut local: BTreeMap<VrfNo, AddrSet>, routes: &[(VrfNo, IpNet, Route)]) -> Vec<Option<Vrf>> {
+fn vrfs(
+    mut local: BTreeMap<VrfNo, AddrSet>,
+    routes: &[(VrfNo, IpNet, u32)],
+    problems: &mut Vec<Problem>,
+) -> Vec<Option<Vrf>> {
     let mut prefixes: BTreeMap<VrfNo, (Vec<_>, Vec<_>)> =
         BTreeMap::from([(VrfNo::DEFAULT, Default::default())]);
     for vrf in local.keys() {
         prefixes.entry(*vrf).or_default();
     }
-    for ((vrf, prefix, _), no) in routes.iter().zip(0u32..) {
-        let (v4, v6) = prefixes.entry(*vrf).or_default();
+    for &(vrf, prefix, no) in routes {
+        let (v4, v6) = prefixes.entry(vrf).or_default();
         match prefix {
             IpNet::V4(n) => v4.push((n.network().to_bits(), n.prefix_len(), no)),
             IpNet::V6(n) => v6.push((n.network().to_bits(), n.prefix_len(), no)),
@@ -136,7 +140,9 @@ fn vrfs(mut local: BTreeMap<VrfNo, AddrSet>, routes: &[(VrfNo, IpNet, Route)]) -
     for (vrf, (v4, v6)) in prefixes {
         out.resize_with(vrf.index() + 1, || None);
         let local = local.remove(&vrf).unwrap_or_default();
-        out[vrf.index()] = Some(Vrf { local, fib4: Fib::build(v4), fib6: Fib::build(v6) });
+        let fib4 = route_numbers::fib(&v4, problems);
+        let fib6 = route_numbers::fib(&v6, problems);
+        out[vrf.index()] = Some(Vrf { local, fib4, fib6 });
     }
     out
 }

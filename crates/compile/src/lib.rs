@@ -45,6 +45,7 @@ mod ports;
 mod problem;
 mod qos;
 mod records;
+mod route_numbers;
 mod routes;
 mod syn_cookies;
 mod tunnels;

@@ -28,7 +28,6 @@
 
 pub mod counters;
 pub mod family;
-pub mod fib;
 pub mod flow_ports;
 pub mod fragments;
 pub mod hash;

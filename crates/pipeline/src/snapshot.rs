@@ -78,7 +78,7 @@ impl Port {
 }
 
 /// What a prefix resolves to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Route {
     /// One member, or several sharing the load by weight.
     Via(Vec<Member>),
@@ -97,7 +97,7 @@ pub enum Route {
 }
 
 /// One way out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Member {
     /// The egress port.
     pub port: PortIdx,
@@ -201,7 +201,7 @@ pub struct Snapshot {
     pub ingress: Ingress,
     /// VRFs by their number; the first is the default one. `None`: the number is not in use.
     pub vrfs: Vec<Option<Vrf>>,
-    /// Routes of all VRFs, by the number that a VRF gives for an address.
+    /// Routes of all VRFs, by the number that a VRF gives for an address. Prefixes that lead the same way share one.
     pub routes: Vec<Route>,
     /// Ways out that a prefix has and does not use, because of their metric, by the number of its route. Most have none.
     pub unused_routes: HashMap<u32, Vec<Member>>,
@@ -413,9 +413,9 @@ impl Snapshot {
         }
     }
 
-    /// Fills in what depends on routes and ports together. To be called once, when all else is there; `prefixes` are
-    /// those of the routes, in their order, with whether they are of IPv6.
-    pub fn finish<N: std::hash::Hash>(&mut self, prefixes: impl Iterator<Item = (N, bool)>) {
+    /// Fills in what depends on routes and ports together. To be called once, when all else is there; `prefixes` come
+    /// with whether they are of IPv6, and the numbers of their routes.
+    pub fn finish<N: std::hash::Hash>(&mut self, prefixes: impl Iterator<Item = (N, bool, u32)>) {
         let end = |t: &Tunnel| (t.no, self.outer_ingress(t.remote, t.is_esp()), self.line_of(t.local));
         let ends: Vec<_> = self.tunnels.iter().map(end).collect();
         for (no, ingress, line) in ends {

@@ -4,7 +4,7 @@
 use super::NatState;
 use super::policy::{EntryHits, NatPolicy};
 use super::pool::{Endpoint, NatProtocol, POOLS};
-use crate::fib::Fib;
+use sag_fib::Fib;
 use sag_model::flow::{HASH_M1, HASH_M2};
 use sag_model::{PortIdx, Zone};
 use std::net::Ipv4Addr;

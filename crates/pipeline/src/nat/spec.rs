@@ -10,8 +10,8 @@ use super::pool::{InsideHost, NatProtocol, POOL_WORDS, PORT_WORDS};
 use super::pool_plan::PoolPlan;
 use super::prefix::{Prefixes, StaticPrefix};
 use super::wan::{Hairpin, WanSources};
-use crate::fib::Fib;
 use crate::hash::AddrHash;
+use sag_fib::Fib;
 use sag_model::{PortIdx, Zone};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -390,7 +390,8 @@ fn lookups(entries: &[(&PoolSnat, u32)]) -> EntryLookup {
             by_prefix.insert((bits, len), no);
         }
         let all: Vec<_> = by_prefix.into_iter().map(|((bits, len), no)| (bits, len, no)).collect();
-        (!all.is_empty()).then(|| Fib::build(all))
+        // Entries are few beside what a table takes.
+        (!all.is_empty()).then(|| Fib::build(all).unwrap_or_default())
     };
     let of_port = |port: Option<PortIdx>| move |p: &PoolSnat| p.kind == Kind::Internet && p.port == port;
     let ports: BTreeSet<PortIdx> = entries.iter().filter_map(|(p, _)| p.port).collect();

@@ -85,7 +85,10 @@ impl Snapshot {
     ///
     /// Most routes of a large table are of the Internet. As far as they mean the same as the default route, or, without
     /// one, what any route to the Internet means, they do not count, so that their coming and going revalidates nothing.
-    pub(crate) fn source_checks<N: std::hash::Hash>(&self, prefixes: impl Iterator<Item = (N, bool)>) -> u64 {
+    pub(crate) fn source_checks<N: std::hash::Hash>(
+        &self,
+        prefixes: impl Iterator<Item = (N, bool, u32)>,
+    ) -> u64 {
         use crate::hash::AddrHash;
         use std::hash::BuildHasher;
         let default = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
@@ -94,11 +97,13 @@ impl Snapshot {
             Some(no) => self.admitted(no),
             None => self.internet(),
         });
-        let hash = |x: &(N, Admitted)| AddrHash::default().hash_one(x);
+        let hash = |x: &(N, &Admitted)| AddrHash::default().hash_one(x);
         let mut sum = AddrHash::default().hash_one(&usual);
-        for ((prefix, v6), no) in prefixes.zip(0u32..) {
-            let admitted = self.admitted(no);
-            if admitted != usual[usize::from(v6)] {
+        let all: Vec<_> = (0u32..).zip(&self.routes).map(|(no, _)| self.admitted(no)).collect();
+        for (prefix, v6, no) in prefixes {
+            if let Some(admitted) = all.get(no as usize)
+                && *admitted != usual[usize::from(v6)]
+            {
                 sum = sum.wrapping_add(hash(&(prefix, admitted)));
             }
         }

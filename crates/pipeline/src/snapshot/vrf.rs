@@ -5,10 +5,10 @@
 //! session's first packet, and what is translated goes to the VRF of its host inside; both as far as a route leaks.
 
 use super::{Member, Route, Snapshot};
-use crate::fib::Fib;
 use crate::hash::AddrSet;
 use crate::nat::Towards;
 use crate::tunnel::TunnelNo;
+use sag_fib::Fib;
 use sag_model::{PortIdx, VrfNo, Zone};
 use std::net::{IpAddr, Ipv4Addr};
 
