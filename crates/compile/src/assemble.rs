@@ -4,8 +4,7 @@ use crate::nexthops::{NeighborLinks, NextHopNumbers, RouterUse};
 use crate::plan::RecordPlan;
 use crate::problem::Problem;
 use crate::records::SharedRecords;
-use crate::route_numbers::{self, RouteNumbers};
-use ipnet::IpNet;
+use crate::routing_tables::{RoutingTables, Way};
 use sag_model::{Nanos, VrfNo};
 use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
 use sag_pipeline::policy::AclSet;
@@ -13,7 +12,7 @@ use sag_pipeline::qos::{self, MeterNumbers};
 use sag_pipeline::snapshot::{AddrSet, Ingress, Member, Options, Port, Route, Snapshot, Vrf};
 use sag_pipeline::syn_cookie::SynCookies;
 use sag_pipeline::tunnel::Tunnels;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,10 +27,6 @@ pub struct GatewaySpec {
     pub ports: Vec<Port>,
     /// The gateway's own addresses, subnet broadcasts included, by VRF.
     pub local: BTreeMap<VrfNo, AddrSet>,
-    /// The route of each prefix of each VRF.
-    pub routes: Vec<(VrfNo, IpNet, Route)>,
-    /// Ways out that a prefix has and does not use, by the place of its route in `routes`.
-    pub unused_routes: HashMap<u32, Vec<Member>>,
     /// Resolved neighbors.
     pub neighbors: NeighborLinks,
     /// Compiled ACLs.
@@ -74,12 +69,11 @@ impl Numbers {
 /// Builds the snapshot of a gateway and plans the records that it names. Writes no shared memory.
 pub fn assemble(
     spec: GatewaySpec,
+    routes: &RoutingTables,
     numbers: &mut Numbers,
     problems: &mut Vec<Problem>,
 ) -> (Snapshot, RecordPlan) {
-    let RouteNumbers { routes, unused, prefixes } = RouteNumbers::assign(spec.routes, spec.unused_routes);
-    let unused_routers = unused.values().flat_map(|members| routers(members, false));
-    numbers.nexthops.set_routers(routes.iter().flat_map(routers_of).chain(unused_routers));
+    numbers.nexthops.set_routers(routes.ways().flat_map(routers_of));
     let (nexthops, complete) = numbers.nexthops.plan(&spec.ports, &spec.neighbors, spec.now);
     if !complete {
         problems.push(Problem::TooManyNextHops);
@@ -99,11 +93,10 @@ pub fn assemble(
         epoch: spec.epoch,
         ingress: Ingress::new(&spec.ports),
         ports: spec.ports,
-        vrfs: vrfs(spec.local, &prefixes, problems),
-        routes,
+        vrfs: vrfs(spec.local, routes),
+        routes: routes.list(),
         neighbors: numbers.nexthops.table().clone(),
         routes_version: numbers.nexthops.table().routes(),
-        unused_routes: unused,
         source_checks: 0,
         nexthops: numbers.nexthops.records(),
         acl: spec.acl,
@@ -113,47 +106,28 @@ pub fn assemble(
         tunnels: spec.tunnels,
         options: spec.options,
     };
-    snapshot.finish(prefixes.iter().map(|(vrf, n, no)| ((*vrf, *n), n.addr().is_ipv6(), *no)));
+    snapshot.finish(routes.prefixes().map(|(vrf, n, no)| ((vrf, n), n.addr().is_ipv6(), no)));
     let link_mtus = link_mtus(&snapshot);
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
 }
 
 /// The routing tables, with the addresses that are the gateway's own in them. There is always one of the default VRF.
-fn vrfs(
-    mut local: BTreeMap<VrfNo, AddrSet>,
-    routes: &[(VrfNo, IpNet, u32)],
-    problems: &mut Vec<Problem>,
-) -> Vec<Option<Vrf>> {
-    let mut prefixes: BTreeMap<VrfNo, (Vec<_>, Vec<_>)> =
-        BTreeMap::from([(VrfNo::DEFAULT, Default::default())]);
-    for vrf in local.keys() {
-        prefixes.entry(*vrf).or_default();
-    }
-    for &(vrf, prefix, no) in routes {
-        let (v4, v6) = prefixes.entry(vrf).or_default();
-        match prefix {
-            IpNet::V4(n) => v4.push((n.network().to_bits(), n.prefix_len(), no)),
-            IpNet::V6(n) => v6.push((n.network().to_bits(), n.prefix_len(), no)),
-        }
-    }
+fn vrfs(mut local: BTreeMap<VrfNo, AddrSet>, routes: &RoutingTables) -> Vec<Option<Vrf>> {
+    let numbers: BTreeSet<VrfNo> =
+        local.keys().copied().chain(routes.vrfs()).chain([VrfNo::DEFAULT]).collect();
     let mut out = Vec::new();
-    for (vrf, (v4, v6)) in prefixes {
+    for vrf in numbers {
         out.resize_with(vrf.index() + 1, || None);
-        let local = local.remove(&vrf).unwrap_or_default();
-        let fib4 = route_numbers::fib(&v4, problems);
-        let fib6 = route_numbers::fib(&v6, problems);
-        out[vrf.index()] = Some(Vrf { local, fib4, fib6 });
+        let (fib4, fib6) = routes.fibs(vrf);
+        out[vrf.index()] = Some(Vrf { local: local.remove(&vrf).unwrap_or_default(), fib4, fib6 });
     }
     out
 }
 
-/// The next hops that a route names.
-fn routers_of(route: &Route) -> impl Iterator<Item = RouterUse> + '_ {
-    let members = match route {
-        Route::Via(members) => members.as_slice(),
-        _ => &[],
-    };
-    routers(members, members.len() > 1)
+/// The next hops that a way names, in use or not.
+pub(crate) fn routers_of(way: &Way) -> impl Iterator<Item = RouterUse> + '_ {
+    let members = way.members();
+    routers(members, members.len() > 1).chain(routers(&way.unused, false))
 }
 
 fn routers(members: &[Member], shared: bool) -> impl Iterator<Item = RouterUse> + '_ {

@@ -3,6 +3,7 @@
 use crate::acl::AclCompiler;
 use crate::assemble::{GatewaySpec, Numbers, assemble};
 use crate::clock::ClockReading;
+use crate::kernel_vrfs::disagreements;
 use crate::nat::NatCompiler;
 use crate::nexthops::{NeighborLinks, NextHopPlan};
 use crate::plan::Plan;
@@ -10,9 +11,11 @@ use crate::ports::{self, DeviceSlots, PortBinding};
 use crate::qos::QosCompiler;
 use crate::records::SharedRecords;
 use crate::routes;
+use crate::routing_tables::RoutingTables;
 use crate::syn_cookies;
 use crate::tunnels::TunnelCompiler;
 use crate::vrfs::VrfNumbers;
+use ipnet::IpNet;
 use sag_model::config::Config;
 use sag_model::flow::SynCookieControl;
 use sag_model::time::Tick;
@@ -49,6 +52,8 @@ pub struct Compiler {
     /// For a replay: frames are taken whatever their destination MAC, and a neighbor that is not known gets an Ethernet address
     /// derived from its IP address.
     pub replay: bool,
+    /// The routes as last compiled.
+    pub routes: RoutingTables,
     /// Learned routes of a family.
     pub(crate) max_learned: usize,
 }
@@ -66,33 +71,48 @@ impl Compiler {
             tunnels: TunnelCompiler::new(esp),
             syn_cookies: None,
             replay: false,
+            routes: RoutingTables::default(),
             max_learned: routes::MAX_LEARNED,
         }
     }
 
     /// Compiles a configuration and the kernel's tables for an epoch.
     pub fn compile(&mut self, config: &Config, tables: &Tables, epoch: u32, clock: ClockReading) -> Plan {
+        self.routes.inputs = None;
+        self.compile_changes(config, (tables, &[]), epoch, clock)
+    }
+
+    /// The same, while the kernel's routes to other prefixes than these are those of the last compilation. They are not
+    /// looked at if what they were decided by is the same.
+    pub fn compile_changes(
+        &mut self,
+        config: &Config,
+        (tables, prefixes): (&Tables, &[IpNet]),
+        epoch: u32,
+        clock: ClockReading,
+    ) -> Plan {
         let mut problems = Vec::new();
         self.vrfs.assign(config);
         let bindings = ports::bind(config, tables, &mut self.devices, &self.vrfs);
         let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
         let local = ports::local_addresses(config, tables, &bindings, &self.vrfs);
         let (tunnels, esp) = self.tunnels.compile(config, &self.vrfs, clock.monotonic, &mut problems);
-        let learned = (tables, self.max_learned);
-        let rows = routes::collect(config, learned, &bindings, (&self.tunnels, &self.vrfs), &mut problems);
+        disagreements(config, tables, &mut problems);
+        let all_routes = self.update_routes(config, tables, &bindings, prefixes);
+        problems.extend(self.routes.problems.iter().cloned());
         self.numbers.nexthops.set_fixed(config.neighbors.iter().map(|n| (n.port, n.address)));
         let spec = GatewaySpec {
             epoch,
             now: clock.monotonic,
-            routes: rows.iter().map(|r| (r.vrf, r.dst, r.route.clone())).collect(),
-            unused_routes: (0u32..)
-                .zip(&rows)
-                .filter(|(_, r)| !r.unused.is_empty())
-                .map(|(no, r)| (no, r.unused.clone()))
-                .collect(),
             neighbors: self.neighbors(config, tables, &bindings),
             acl: self.acl.compile(config, &self.vrfs, &mut problems),
-            nat: self.nat.compile(config, (tables, &bindings), &rows, (&local, &self.vrfs), &mut problems),
+            nat: self.nat.compile(
+                config,
+                (tables, &bindings),
+                &self.routes,
+                (&local, &self.vrfs),
+                &mut problems,
+            ),
             qos: self.qos.compile(config, (&ports, &self.vrfs), clock.wall, &mut problems),
             tunnels,
             syn_cookies: syn_cookies::compile(config, &ports, self.syn_cookies),
@@ -114,8 +134,8 @@ impl Compiler {
             ports,
             local,
         };
-        let (snapshot, records) = assemble(spec, &mut self.numbers, &mut problems);
-        Plan { snapshot, records, bindings, routes: rows, esp, problems }
+        let (snapshot, records) = assemble(spec, &self.routes, &mut self.numbers, &mut problems);
+        Plan { snapshot, records, bindings, all_routes, esp, problems }
     }
 
     /// The record of one neighbor of the kernel that has changed, for the ports last compiled, and whether there is a number for
@@ -156,7 +176,7 @@ impl Compiler {
 }
 
 /// Where frames to a neighbor go, if it is resolved and a host of its own.
-fn link_address(n: &Neighbor) -> Option<MacAddr> {
+pub(crate) fn link_address(n: &Neighbor) -> Option<MacAddr> {
     n.mac.filter(|mac| n.usable() && !n.ip.is_multicast() && !mac.is_multicast())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ports::PortBinding;
 use crate::problem::Problem;
-use crate::routes::RouteRow;
+use crate::routing_tables::RoutingTables;
 use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
 use sag_model::config::{
@@ -33,7 +33,7 @@ impl NatCompiler {
         &mut self,
         config: &Config,
         (tables, bindings): (&Tables, &[PortBinding]),
-        routes: &[RouteRow],
+        routes: &RoutingTables,
         (local, vrfs): (&BTreeMap<VrfNo, AddrSet>, &VrfNumbers),
         problems: &mut Vec<Problem>,
     ) -> NatSpec {
@@ -195,31 +195,35 @@ pub fn dnat_to_self(config: &Config, own: impl Fn(Option<&str>, Ipv4Addr) -> boo
 }
 
 /// Next hop and preferred source of the default route of IPv4 by a port.
-fn default_route(routes: &[RouteRow], port: PortIdx) -> Option<(Option<IpAddr>, Option<Ipv4Addr>)> {
-    let rows = routes.iter().filter(|r| r.dst.prefix_len() == 0 && r.dst.addr().is_ipv4());
-    let members = rows.flat_map(|row| {
+fn default_route(routes: &RoutingTables, port: PortIdx) -> Option<(Option<IpAddr>, Option<Ipv4Addr>)> {
+    let rows: Vec<_> = routes.default_routes().filter(|r| r.dst.addr().is_ipv4()).collect();
+    let mut members = rows.iter().flat_map(|row| {
         let used = match &row.route {
             Route::Via(members) => members.as_slice(),
             _ => &[],
         };
         used.iter().chain(&row.unused)
     });
-    members.into_iter().find(|m| m.tunnel.is_none() && m.port == port).map(|m| (m.via, m.source))
+    members.find(|m| m.tunnel.is_none() && m.port == port).map(|m| (m.via, m.source))
 }
 
-/// Sources that routes prefer, by the port by which they lead: addresses of the gateway, of whatever interface.
+/// Sources that routes prefer, by the port by which they lead: addresses of the gateway, of whatever interface. Those of
+/// default routes come first.
 fn preferred_sources(
-    routes: &[RouteRow],
+    routes: &RoutingTables,
     is_local: impl Fn(PortIdx, Ipv4Addr) -> bool,
 ) -> HashMap<PortIdx, Vec<Ipv4Addr>> {
+    let default: Vec<_> = routes.default_routes().collect();
+    let of_default = default.iter().filter_map(|row| match &row.route {
+        Route::Via(members) => Some(members.iter().filter(|m| m.tunnel.is_none())),
+        _ => None,
+    });
+    let first = of_default.flatten().filter_map(|m| Some((m.port, m.source?)));
     let mut out: HashMap<PortIdx, Vec<Ipv4Addr>> = HashMap::new();
-    for row in routes {
-        let Route::Via(members) = &row.route else { continue };
-        for m in members.iter().filter(|m| m.tunnel.is_none()) {
-            let of_port = out.entry(m.port).or_default();
-            if let Some(addr) = m.source.filter(|a| !of_port.contains(a) && is_local(m.port, *a)) {
-                of_port.push(addr);
-            }
+    for (port, addr) in first.chain(routes.preferred_sources()) {
+        let of_port = out.entry(port).or_default();
+        if !of_port.contains(&addr) && is_local(port, addr) {
+            of_port.push(addr);
         }
     }
     out

@@ -155,6 +155,19 @@ impl NextHopNumbers {
         self.shared.iter().copied()
     }
 
+    /// The same as [`NextHopNumbers::set_routers`]. Returns the next hops that are routers no longer or only now, and those by
+    /// which routes carry more or less than before: their records are to be planned again.
+    pub(crate) fn change_routers(
+        &mut self,
+        routers: impl IntoIterator<Item = RouterUse>,
+    ) -> Vec<NeighborKey> {
+        let before = std::mem::take(&mut self.routers);
+        self.set_routers(routers);
+        let gone = before.keys().filter(|key| !self.routers.contains_key(key)).copied();
+        let others = self.routers.iter().filter(|(key, most)| before.get(key) != Some(most));
+        gone.chain(others.map(|(key, _)| *key)).collect()
+    }
+
     pub(crate) fn set_routers(&mut self, routers: impl IntoIterator<Item = RouterUse>) {
         self.routers.clear();
         self.shared.clear();
@@ -335,6 +348,12 @@ pub struct NextHopPlan {
 }
 
 impl NextHopPlan {
+    /// Adds what another plan has.
+    pub(crate) fn append(&mut self, more: NextHopPlan) {
+        self.records.extend(more.records);
+        self.removed.extend(more.removed);
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.removed.is_empty()

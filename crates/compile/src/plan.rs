@@ -3,7 +3,6 @@
 use crate::nexthops::NextHopPlan;
 use crate::ports::PortBinding;
 use crate::problem::Problem;
-use crate::routes::RouteRow;
 use crate::tunnels::EspPlan;
 use sag_pipeline::nat::PoolPlan;
 use sag_pipeline::qos::MeterPlan;
@@ -20,8 +19,8 @@ pub struct Plan {
     pub records: RecordPlan,
     /// The ports and the interfaces of the kernel behind them, by port number.
     pub bindings: Vec<PortBinding>,
-    /// The winning route of each prefix, ordered by prefix.
-    pub routes: Vec<RouteRow>,
+    /// All routes of the kernel were looked at.
+    pub all_routes: bool,
     /// The tunnels whose keys are installed before a snapshot names them.
     pub esp: EspPlan,
     /// What the configuration asks for and cannot have.

@@ -2,14 +2,16 @@
 
 mod candidates;
 mod file;
+mod inputs;
 mod wan;
 
-use crate::kernel_vrfs::{disagreements, kernel_tables};
+use crate::kernel_vrfs::kernel_tables;
 use crate::ports::PortBinding;
 use crate::problem::{Problem, UnusedRoute};
 use crate::tunnels::TunnelCompiler;
 use crate::vrfs::VrfNumbers;
 use candidates::{Candidates, Liveness, Rank};
+pub(crate) use inputs::Inputs;
 use ipnet::IpNet;
 use sag_model::config::{Config, TunnelIdx};
 use sag_model::{PortIdx, VrfNo};
@@ -21,7 +23,7 @@ use std::net::IpAddr;
 use wan::WanRoutes;
 
 /// Where a route comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteSource {
     /// The configuration.
     Config,
@@ -64,7 +66,7 @@ impl RouteRow {
 
 /// Routes of a family that others may have the gateway look up: whoever speaks to a routing daemon, or sends router
 /// advertisements. Those of this machine's operator have room in any case.
-pub(crate) const MAX_LEARNED: usize = 262_144;
+pub(crate) const MAX_LEARNED: usize = 1_500_000;
 
 /// Counts what is learned, for each family.
 struct Learned {
@@ -87,16 +89,37 @@ impl Learned {
     }
 }
 
-/// The winning route of each prefix of each VRF, ordered by VRF and prefix. Of learned routes so many of a family are considered, in the order of
-/// their addresses, and there is a problem if there are more.
-pub(crate) fn collect(
-    config: &Config,
-    (tables, max_learned): (&Tables, usize),
-    bindings: &[PortBinding],
-    (tunnels, vrfs): (&TunnelCompiler, &VrfNumbers),
-    problems: &mut Vec<Problem>,
-) -> Vec<RouteRow> {
-    let mut candidates: BTreeMap<VrfNo, Candidates> = BTreeMap::new();
+/// What routes are decided by.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'c> {
+    pub config: &'c Config,
+    pub tables: &'c Tables,
+    pub bindings: &'c [PortBinding],
+    pub tunnels: &'c TunnelCompiler,
+    pub vrfs: &'c VrfNumbers,
+    /// Learned routes of a family.
+    pub max_learned: usize,
+}
+
+/// Winning routes.
+#[derive(Default)]
+pub(crate) struct Collected {
+    /// Of each prefix of each VRF, ordered by VRF and prefix.
+    pub rows: Vec<RouteRow>,
+    /// Of IPv4 and of IPv6, whether a table hides prefixes of another one.
+    pub layered: [bool; 2],
+    pub problems: Vec<Problem>,
+}
+
+/// The winning route of each prefix of each VRF, or of `only` these. Of learned routes so many of a family are considered,
+/// in the order of their addresses, and there is a problem if there are more.
+///
+/// A prefix is decided by itself, unless tables are layered, or a route of the file has to be searched.
+pub(crate) fn collect(from: Sources<'_>, only: Option<&BTreeSet<IpNet>>) -> Collected {
+    let Sources { config, tables, bindings, tunnels, vrfs, max_learned } = from;
+    let mut out = Collected::default();
+    let problems = &mut out.problems;
+    let mut candidates: BTreeMap<VrfNo, Candidates<'_>> = BTreeMap::new();
     let mut learned = Learned { room: [max_learned; 2], full: false };
     let mut unused = UnusedRoutes::default();
     let mut lines = WanRoutes::new(config);
@@ -104,9 +127,12 @@ pub(crate) fn collect(
     let by_l3: HashMap<u32, PortIdx> =
         bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
     let of_table = kernel_tables(config, tables);
-    disagreements(config, tables, problems);
     let devices = TunnelDevices::of(config, tables, tunnels);
-    for r in tables.routes_sorted() {
+    let routes: Box<dyn Iterator<Item = &sag_rtnl::Route>> = match only {
+        None => Box::new(tables.routes_sorted()),
+        Some(prefixes) => Box::new(prefixes.iter().flat_map(|dst| tables.routes_to(dst))),
+    };
+    for r in routes {
         // All routes of a VRF's own table are the VRF's, and are asked for as those of the main one.
         let (level, of_vrf) = match r.table {
             Table::Other(number) => match of_table.get(&number) {
@@ -170,7 +196,7 @@ pub(crate) fn collect(
         let rows = if of_vrf.is_some() { vec![row] } else { by_vrf(row, bindings) };
         for row in rows {
             if let Some(row) = lines.take(rank, row) {
-                candidates.entry(row.vrf).or_default().offer(rank, row);
+                candidates.entry(row.vrf).or_insert_with(|| Candidates::of(only)).offer(rank, row);
             }
         }
     }
@@ -180,12 +206,16 @@ pub(crate) fn collect(
     problems.extend(unused.problems());
     for v in vrfs.current().chain([VrfNo::DEFAULT]) {
         let of_vrf = file::OfVrf { config, bindings, tunnels, vrfs, vrf: v };
-        of_vrf.offer(candidates.entry(v).or_default(), &mut lines, problems);
+        of_vrf.offer(candidates.entry(v).or_insert_with(|| Candidates::of(only)), &mut lines, problems);
     }
     lines.offer(&mut candidates);
-    let of_vrf =
-        |(vrf, all): (VrfNo, Candidates)| all.finish().into_iter().map(move |row| RouteRow { vrf, ..row });
-    candidates.into_iter().flat_map(of_vrf).collect()
+    for (vrf, all) in candidates {
+        for (family, layered) in all.layered().into_iter().enumerate() {
+            out.layered[family] |= layered;
+        }
+        out.rows.extend(all.finish().into_iter().map(|row| RouteRow { vrf, ..row }));
+    }
+    out
 }
 
 /// A route of the kernel's is that of the VRF of the port by which it leads.

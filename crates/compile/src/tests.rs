@@ -1,6 +1,7 @@
 //! Compiling, and what it writes: nothing.
 
 mod kernel_routes;
+mod route_changes;
 mod routes;
 mod tunnel_devices;
 mod vrfs;
@@ -315,19 +316,19 @@ fn learned_routes_are_bounded() {
     }
     let plan = c.compile(&config(""), &t, 1, NOW);
     assert!(plan.problems.is_empty(), "{:?}", plan.problems);
-    let before = plan.routes.len();
+    let before = c.compiler.routes.len();
     for n in 0..50 {
         t.insert_route(learned(&format!("10.1.{n}.0/24"), 186));
     }
     t.insert_route(route("10.2.0.0/16", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
     let plan = c.compile(&config(""), &t, 2, NOW);
     assert_eq!(plan.problems, [Problem::TooManyRoutes { limit: 100 }]);
-    assert_eq!(plan.routes.len(), before + 1, "the operator's alone");
+    assert_eq!(c.compiler.routes.len(), before + 1, "the operator's alone");
     // Withdrawn routes make room.
     let mut t = tables();
     t.insert_route(learned("10.1.1.0/24", 186));
     let plan = c.compile(&config(""), &t, 3, NOW);
-    assert!(plan.problems.is_empty() && plan.routes.iter().any(|r| r.protocol == "bgp"), "{:?}", plan.routes);
+    assert!(plan.problems.is_empty() && c.compiler.routes.ways().any(|w| w.protocol == "bgp"));
 }
 
 #[test]
@@ -585,7 +586,7 @@ fn nat_names_groups_too() {
     let spec = c.compiler.nat.compile(
         &config,
         (&tables(), &[]),
-        &[],
+        &RoutingTables::default(),
         (&Default::default(), &Default::default()),
         &mut Vec::new(),
     );
@@ -783,7 +784,7 @@ fn rules_that_are_gone_are_forgotten() {
         c.compiler.nat.compile(
             &config,
             (&Tables::default(), &[]),
-            &[],
+            &RoutingTables::default(),
             (&Default::default(), &Default::default()),
             &mut Vec::new(),
         );

@@ -4,6 +4,8 @@
 //! ends, and builds the slots that it covers anew, from the routes in it. On the way back each node takes its
 //! shortest form.
 
+mod queries;
+
 use crate::addr::FibAddr;
 use crate::block::{
     self, MAX_WORDS, NODE, NONE, ROOT_BITS, ROOT_PAGE_BITS, SKIP, SLOTS, STRIDE, Skip, Slots,
@@ -214,12 +216,6 @@ impl<A: FibAddr> Table<A> {
         Some(old)
     }
 
-    /// The routes, each prefix before those that it covers.
-    pub fn iter(&self) -> impl Iterator<Item = (A, u8, u32)> + '_ {
-        let default = self.fib.default_route().map(|route| (A::default(), 0, route));
-        default.into_iter().chain(self.routes.iter().map(|(&(addr, len), &route)| (addr, len, route)))
-    }
-
     /// Bytes in use.
     pub fn memory(&self) -> Memory {
         // Entries of a B-tree, whose nodes are two thirds full on average.
@@ -229,21 +225,6 @@ impl<A: FibAddr> Table<A> {
             nodes: self.slabs.pages() * PAGE * 4,
             nodes_used: self.slabs.words() * 4,
             routes: self.routes.len() * entry * 3 / 2 + self.slabs.memory(),
-        }
-    }
-
-    /// The longest shorter prefix that covers this one, other than the default route.
-    fn covering(&self, p: Prefix<A>) -> Option<(Key<A>, u32)> {
-        let mut len = p.len.checked_sub(1)?;
-        loop {
-            let last = key(Prefix { addr: p.addr.truncate(len), len });
-            let (&(addr, l), &route) = self.routes.range(..=last).next_back()?;
-            let common = addr.common(p.addr);
-            if u32::from(l) <= common {
-                return Some(((addr, l), route));
-            }
-            // Whatever covers the prefix covers this one too, or it would stand between the two.
-            len = common;
         }
     }
 

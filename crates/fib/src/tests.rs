@@ -87,6 +87,18 @@ impl<A: FibAddr> Rig<A> {
         for addr in edges.chain(others.iter().copied()) {
             assert_eq!(self.table.lookup(addr), linear(&self.routes, addr), "{addr:x?}");
         }
+        for &(addr, len) in self.routes.keys() {
+            for len in [len, len.saturating_sub(1), len / 2] {
+                let (net, holds) =
+                    (addr.truncate(len.into()), |a: A, l: u8| l <= len && addr.truncate(l.into()) == a);
+                let all = self.routes.iter().filter(|((a, l), _)| holds(*a, *l));
+                let longest = all.max_by_key(|((_, l), _)| *l).map(|(&(a, l), &r)| (a, l, r));
+                assert_eq!(self.table.longest(net, len), longest, "{addr:x?}/{len}");
+                let inside = |&(&(a, l), _): &(&(A, u8), &u32)| l >= len && a.truncate(len.into()) == net;
+                let within = self.routes.iter().filter(inside).map(|(&(a, l), &r)| (a, l, r));
+                assert!(self.table.within(net, len).eq(within), "{addr:x?}/{len}");
+            }
+        }
         assert_eq!(self.table.len(), self.routes.len());
         assert!(self.table.iter().eq(self.routes.iter().map(|(&(a, len), &r)| (a, len, r))));
     }

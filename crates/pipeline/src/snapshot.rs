@@ -8,6 +8,7 @@ mod outer_path;
 mod proxy;
 mod return_path;
 mod reverse_path;
+mod routes;
 mod vrf;
 
 pub use crate::hash::AddrSet;
@@ -20,11 +21,12 @@ use crate::resolution::RequestRates;
 use crate::syn_cookie::SynCookies;
 use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
 pub use outer_path::OuterPath;
+pub use reverse_path::UsualSources;
+pub use routes::RouteList;
 use sag_model::config::ReversePath;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, VrfNo, VrfZone, Zone};
 use sag_packet::rewrite::LinkWords;
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -191,7 +193,7 @@ pub struct Options {
 }
 
 /// The whole forwarding state of one policy epoch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Number of the policy epoch; a record of another one is revalidated.
     pub epoch: u32,
@@ -202,9 +204,7 @@ pub struct Snapshot {
     /// VRFs by their number; the first is the default one. `None`: the number is not in use.
     pub vrfs: Vec<Option<Vrf>>,
     /// Routes of all VRFs, by the number that a VRF gives for an address. Prefixes that lead the same way share one.
-    pub routes: Vec<Route>,
-    /// Ways out that a prefix has and does not use, because of their metric, by the number of its route. Most have none.
-    pub unused_routes: HashMap<u32, Vec<Member>>,
+    pub routes: RouteList,
     /// Changes when sources may come in by other ports or tunnels than before.
     pub source_checks: u64,
     /// The numbers of next hops, live.

@@ -24,7 +24,7 @@ use std::time::Instant;
 /// changes.
 const RECEIVE_BUFFER: usize = 64 << 20;
 /// Datagrams that one poll takes, so that a flood of changes cannot hold the caller for ever.
-const DATAGRAMS_PER_POLL: usize = 16_384;
+const DATAGRAMS_PER_POLL: usize = 4096;
 /// Rounds of reading and re-reading in one poll.
 const ROUNDS: usize = 3;
 

@@ -10,7 +10,7 @@ pub const PROTOCOL_CONFIG: u8 = 0x5B;
 
 /// A routing table. First those that the kernel consults under its default rules, in the order of these rules. Of others
 /// (VRFs, policy routing) the mirror has those that it is to follow ([`crate::Mirror::follow_tables`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// The table of local and broadcast addresses.
     Local,

@@ -1,8 +1,9 @@
 //! The mirrored tables: what the kernel knows about links, addresses, routes, nexthop objects and
 //! neighbours, ordered so that iteration is stable.
 
-use crate::route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKey, RouteKind};
+use crate::route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKey, RouteKind, Table};
 use crate::types::{Address, Link, Neighbor, Scope};
+use ipnet::IpNet;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -93,6 +94,13 @@ impl Tables {
     /// kernel prefers them (table `local` before `main` before `default`, then the lower metric).
     pub fn routes_sorted(&self) -> impl ExactSizeIterator<Item = &Route> {
         self.routes.values()
+    }
+
+    /// The routes to a destination, in the order in which the kernel prefers them.
+    pub fn routes_to(&self, dst: &IpNet) -> impl Iterator<Item = &Route> + use<'_> {
+        let dst = *dst;
+        let first = RouteKey { dst, from: None, table: Table::Local, tos: 0, priority: 0, nth: 0 };
+        self.routes.range(first..).take_while(move |(k, _)| k.dst == dst).map(|(_, r)| r)
     }
 
     /// All nexthop objects by number.

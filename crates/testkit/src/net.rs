@@ -3,7 +3,9 @@
 use crate::*;
 use ipnet::IpNet;
 use sag_acl::Rule;
-use sag_compile::{GatewaySpec, NeighborLinks, NextHopTable, Numbers, Problem, SharedRecords, assemble};
+use sag_compile::{
+    GatewaySpec, NeighborLinks, NextHopTable, Numbers, Problem, RoutingTables, SharedRecords, assemble,
+};
 use sag_model::config::ReversePath;
 use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
@@ -508,19 +510,13 @@ impl Net {
         local
     }
 
-    fn all_routes(&self) -> Vec<(VrfNo, IpNet, Route)> {
-        let default = self.routes.iter().map(|(to, r)| (VrfNo::DEFAULT, to, r));
-        let all = default.chain(self.vrf_routes.iter().map(|(vrf, to, r)| (*vrf, to, r)));
-        all.map(|(vrf, (a, l), r)| (vrf, network(*a, *l), r.clone())).collect()
-    }
-
-    fn unused_routes(&self) -> HashMap<u32, Vec<Member>> {
-        let of = |prefix: &(IpAddr, u8)| {
-            let list =
-                self.unused.iter().filter(|(p, _)| p == prefix).flat_map(|(_, members)| members.clone());
-            Some(list.collect::<Vec<_>>()).filter(|l| !l.is_empty())
+    fn all_routes(&self) -> impl Iterator<Item = (VrfNo, IpNet, Route, Vec<Member>)> + '_ {
+        let unused = |to: &(IpAddr, u8)| {
+            self.unused.iter().filter(|(p, _)| p == to).flat_map(|(_, members)| members.clone()).collect()
         };
-        (0u32..).zip(&self.routes).filter_map(|(no, (p, _))| Some((no, of(p)?))).collect()
+        let default = self.routes.iter().map(move |(to, r)| (VrfNo::DEFAULT, to, r, unused(to)));
+        let all = default.chain(self.vrf_routes.iter().map(|(vrf, to, r)| (*vrf, to, r, Vec::new())));
+        all.map(|(vrf, (a, l), r, unused)| (vrf, network(*a, *l), r.clone(), unused))
     }
 
     /// Compiles the gateway as the daemon does, and writes the records that the snapshot names.
@@ -530,8 +526,6 @@ impl Net {
             now: self.began,
             ports: self.ports.clone(),
             local: self.local_addresses(),
-            routes: self.all_routes(),
-            unused_routes: self.unused_routes(),
             neighbors: self.neighbors.clone(),
             acl: self.acl.build(),
             nat: self.nat_spec(),
@@ -541,7 +535,8 @@ impl Net {
             options: self.options,
         };
         let mut problems = Vec::new();
-        let (snapshot, plan) = assemble(spec, &mut self.numbers, &mut problems);
+        let (snapshot, plan) =
+            assemble(spec, &RoutingTables::of(self.all_routes()), &mut self.numbers, &mut problems);
         assert!(!problems.iter().any(Problem::is_error), "{problems:?}");
         self.records.apply(&plan, self.began);
         snapshot

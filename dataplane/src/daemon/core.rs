@@ -4,13 +4,12 @@ use super::devices::{Devices, Surroundings};
 use super::environment;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
-use super::kernel_routes;
 use super::kernel_settings::{self, SettingsThread};
 use super::port_mapping::PortMapping;
 use super::publisher::{Context, Publisher};
+use super::route_changes::{BATCH, RouteChanges};
 use super::running_config::{Applied, RunningConfig};
 use super::session_sync::{self, SessionSync};
-use super::source_routes;
 use super::stale_flows::{StaleFlows, stale_flows};
 use super::telemetry::Telemetry;
 use super::timers::Timers;
@@ -21,6 +20,7 @@ use super::worker::{FromWorker, Shared};
 use super::workers::Workers;
 use crate::esp::EspKeys;
 use anyhow::Result;
+use ipnet::IpNet;
 use sag_compile::{ClockReading, Compiler};
 use sag_model::flow::next_epoch;
 use sag_model::{DropReason, Nanos, PortIdx};
@@ -28,7 +28,6 @@ use sag_pipeline::nat::{Endpoint, Events};
 use sag_pipeline::snapshot::NeighborKey;
 use sag_rtnl::Neighbor;
 use sag_xsk::sys;
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -50,6 +49,7 @@ pub struct Daemon {
     pub compiler: Compiler,
     pub keys: EspKeys,
     pub publisher: Publisher,
+    pub route_changes: RouteChanges,
     pub flows: FlowTables,
     pub workers: Workers,
     pub devices: Devices,
@@ -112,6 +112,7 @@ impl Daemon {
         self.drain_worker_events();
         self.go_live_when_ready();
         self.apply_kernel_changes();
+        self.publisher.drop_retired();
         self.flows.step(self.publisher.gateway.control(), &self.workers);
         self.expire_neighbors();
         let (devices, surroundings) = self.devices();
@@ -216,7 +217,7 @@ impl Daemon {
         }
         if self.publisher.records.nexthops.is_worn() && self.publisher.is_live() {
             tracing::info!("a next hop has changed so often that all flows are evaluated again");
-            self.recompile(next_epoch(self.publisher.epoch()), &[]);
+            self.recompile(next_epoch(self.publisher.epoch()), &[], &[]);
         }
     }
 
@@ -244,6 +245,11 @@ impl Daemon {
         }
     }
 
+    /// Whether changes of the kernel wait that are to be taken in before the next round of housekeeping.
+    pub fn has_more_changes(&self) -> bool {
+        self.kernel.has_more() || self.route_changes.has_more()
+    }
+
     /// Takes the kernel's changes in and publishes what they mean.
     pub fn apply_kernel_changes(&mut self) {
         let changes = self.kernel.take_changes();
@@ -254,14 +260,17 @@ impl Daemon {
         if self.kernel.take_setting_notices() {
             self.settings.look();
         }
-        let Some(changes) = changes else { return };
+        let Some(changes) = changes else { return self.apply_route_changes() };
         self.kernel.settle_neighbors(&changes.neighbors, &self.publisher.bindings);
-        if !changes.links && !changes.addrs && !changes.routes {
+        if !changes.links && !changes.addrs {
             self.publish_neighbors(&changes.neighbors);
-            return;
+            self.route_changes.note(changes.prefixes);
+            return self.apply_route_changes();
         }
-        let stale = stale_flows(&changes, &self.publisher.routes);
-        self.recompile(self.publisher.epoch(), &stale);
+        let stale = stale_flows(&changes, &self.compiler.routes);
+        let at_once = changes.prefixes.get(..changes.prefixes.len().min(BATCH)).unwrap_or_default();
+        self.route_changes.note(changes.prefixes.iter().skip(BATCH).copied());
+        self.recompile(self.publisher.epoch(), &stale, at_once);
         self.set_source_routes(changes.links);
         // A macvlan device above a port brings another Ethernet address.
         if changes.links || changes.addrs {
@@ -307,13 +316,19 @@ impl Daemon {
     /// Compiles and publishes under an epoch. A time window of QoS that has begun or ended raises it, so that flows are
     /// classified again; so do other NAT addresses (DHCP), because sessions that were translated to an old address cannot go on, and routes by
     /// which sources may come in elsewhere than before (`reverse_path`).
-    fn recompile(&mut self, epoch: u32, stale: &[StaleFlows]) {
+    ///
+    /// The kernel's routes to `prefixes` may have changed; others are not looked at, if nothing else requires it.
+    pub(super) fn recompile(&mut self, epoch: u32, stale: &[StaleFlows], prefixes: &[IpNet]) {
         let clock = read_clocks();
         let current = self.publisher.epoch();
         let windows = epoch == current && self.compiler.qos.is_due(&self.running.config, clock.wall);
         let epoch = if windows { next_epoch(epoch) } else { epoch };
         self.kernel.follow_tables(&self.running.config);
-        let mut plan = self.compiler.compile(&self.running.config, self.kernel.tables(), epoch, clock);
+        let kernel = (self.kernel.tables(), prefixes);
+        let mut plan = self.compiler.compile_changes(&self.running.config, kernel, epoch, clock);
+        if plan.all_routes {
+            self.route_changes.forget();
+        }
         self.telemetry.journal.vrfs.set(&self.compiler.vrfs);
         if epoch == current && !plan.snapshot.nat.same_addresses(&self.publisher.snapshot.nat) {
             plan.snapshot.epoch = next_epoch(epoch);
@@ -328,26 +343,12 @@ impl Daemon {
             workers: &self.workers,
             dataplane: &self.running.config.dataplane,
         };
-        self.publisher.publish(plan, stale, &mut cx);
+        self.publisher.publish(plan, &self.route_changes.take_stale(stale), &mut cx);
         self.keep_kernel_routes();
         self.session_sync.send_snapshot(&self.publisher.snapshot);
         // A pool whose address is gone is free for another one when nobody holds its ports.
         self.update_port_mapping();
-        let numbers = &self.compiler.numbers.nexthops;
-        self.kernel.release_routers(&self.publisher.bindings, |key| numbers.is_router(key));
-        self.keep_shared_routers();
-    }
-
-    fn set_source_routes(&mut self, links: bool) {
-        let wanted = source_routes::wanted(&self.publisher.routes, &self.publisher.bindings);
-        self.kernel.set_source_routes(&wanted, links);
-    }
-
-    /// Packets go by those routers of a multipath route that are resolved, so nobody asks for the others: the kernel keeps
-    /// them resolved, and one that has not answered is used again as soon as it does.
-    fn keep_shared_routers(&mut self) {
-        let routers = self.compiler.numbers.nexthops.shared_routers();
-        self.kernel.keep_routers(routers, &self.publisher.bindings, Nanos(sys::now()));
+        self.keep_routers();
     }
 
     /// Brings devices, sockets and XDP's port table in line with configuration and links.
@@ -395,7 +396,7 @@ impl Daemon {
     fn update_meters(&mut self) {
         let clock = read_clocks();
         if self.compiler.qos.is_due(&self.running.config, clock.wall) {
-            self.recompile(self.publisher.epoch(), &[]);
+            self.recompile(self.publisher.epoch(), &[], &[]);
             tracing::info!(epoch = self.publisher.epoch(), "a time window of a QoS policy began or ended");
         }
         self.telemetry.rates.sample(&self.publisher.records.meters, clock.monotonic);
@@ -410,7 +411,7 @@ impl Daemon {
         let now = Nanos(sys::now());
         if self.compiler.tunnels.poll(&self.publisher.snapshot.tunnels, now) {
             self.telemetry.log_tunnel_changes(&self.publisher.snapshot.tunnels);
-            self.recompile(self.publisher.epoch(), &[StaleFlows::All]);
+            self.recompile(self.publisher.epoch(), &[StaleFlows::All], &[]);
         }
         for t in self.publisher.snapshot.tunnels.iter() {
             if let Some((mtu, since)) = t.state.learned()
@@ -424,22 +425,6 @@ impl Daemon {
         self.keep_tunnel_devices(false);
     }
 
-    /// Has the kernel go by the routes of the file.
-    pub fn keep_kernel_routes(&mut self) {
-        let (tables, config) = (self.kernel.tables(), &self.running.config);
-        let wanted = match config.dataplane.kernel_routes {
-            true => {
-                let has_default = kernel_routes::default_routes(tables);
-                let device_of =
-                    |no| self.tunnel_devices.name(no).and_then(|n| Some(tables.link_named(n)?.ifindex));
-                let (routes, bindings) = (&self.publisher.routes, &self.publisher.bindings);
-                kernel_routes::wanted(routes, bindings, &device_of, has_default)
-            }
-            false => BTreeSet::new(),
-        };
-        self.tunnel_devices.keep_routes(wanted);
-    }
-
     /// Has the kernel's devices of tunnels brought in line. `first`: there may be some of a predecessor.
     pub fn keep_tunnel_devices(&mut self, first: bool) {
         self.tunnel_devices.keep(&self.running.config, &self.publisher.snapshot.tunnels, first);
@@ -448,7 +433,7 @@ impl Daemon {
     /// Replaces the running configuration, whole or not at all.
     pub fn apply_config(&mut self, text: String, name: &str) -> Result<Applied> {
         let applied = self.running.replace(text, name)?;
-        self.recompile(next_epoch(self.publisher.epoch()), &[]);
+        self.recompile(next_epoch(self.publisher.epoch()), &[], &[]);
         self.keep_tunnel_devices(false);
         self.reconcile_devices();
         self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());

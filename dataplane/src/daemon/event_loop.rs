@@ -12,7 +12,7 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const NETLINK: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -56,7 +56,8 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     loop {
         supervisor.alive();
         let interval = daemon.tick_interval();
-        if let Err(e) = poll.poll(&mut events, Some(interval))
+        let timeout = if daemon.has_more_changes() { Duration::ZERO } else { interval };
+        if let Err(e) = poll.poll(&mut events, Some(timeout))
             && e.kind() != std::io::ErrorKind::Interrupted
         {
             return Err(e).context("poll failed");
@@ -80,6 +81,9 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
                 token if server.owns(token) => server.handle(poll.registry(), token, &mut daemon),
                 _ => {}
             }
+        }
+        if daemon.has_more_changes() {
+            daemon.apply_kernel_changes();
         }
         // Requests are answered once the gateway forwards, so that a start script can wait for the answer.
         if !answering && daemon.publisher.is_live() {

@@ -26,6 +26,8 @@ pub struct KernelView {
     pub resolver: Resolver,
     /// The interface at which each port's neighbors were asked for.
     ifindexes: BTreeMap<PortIdx, u32>,
+    /// More changes wait than were taken in at a time.
+    more: bool,
     /// Announcements about links that were looked at.
     link_notices: u64,
     /// Announcements about settings that were looked at.
@@ -57,6 +59,7 @@ impl KernelView {
             next_read: Instant::now(),
             resolver: Resolver::default(),
             ifindexes: BTreeMap::new(),
+            more: false,
             link_notices: 0,
             setting_notices: 0,
             source_routes,
@@ -87,13 +90,20 @@ impl KernelView {
             Ok(c) => c,
             Err(error) => {
                 tracing::error!(%error, "cannot follow the kernel's tables; trying again");
+                self.more = false;
                 return None;
             }
         };
         if changes.resynced && changes.any() {
             tracing::warn!("kernel notifications were lost; all tables were read again");
         }
+        self.more = changes.more;
         changes.any().then_some(changes)
+    }
+
+    /// Whether more changes wait than were taken in the last time.
+    pub fn has_more(&self) -> bool {
+        self.more
     }
 
     /// Has the kernel send what it says from these addresses by their lines. `links`: links have changed, and routes may have

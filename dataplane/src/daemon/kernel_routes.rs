@@ -1,5 +1,6 @@
 //! Routes of the file in the kernel's table: which of them the machine itself is to go by.
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sag_compile::{PortBinding, RouteRow, RouteSource};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::tunnel::TunnelNo;
@@ -53,13 +54,9 @@ pub fn wanted(
 
 /// Whether somebody has set a default route, of IPv4 and of IPv6.
 pub fn default_routes(tables: &Tables) -> [bool; 2] {
-    let mut has = [false; 2];
-    let of_main = |r: &&sag_rtnl::Route| matches!(r.table, Table::Main | Table::Default);
-    let routes = tables.routes_sorted().filter(of_main);
-    for r in routes.filter(|r| r.dst.prefix_len() == 0 && r.kind == RouteKind::Unicast) {
-        has[usize::from(r.dst.addr().is_ipv6())] = true;
-    }
-    has
+    let of_main = |r: &sag_rtnl::Route| matches!(r.table, Table::Main | Table::Default);
+    let default = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    default.map(|dst| tables.routes_to(&dst).any(|r| of_main(r) && r.kind == RouteKind::Unicast))
 }
 
 #[cfg(test)]

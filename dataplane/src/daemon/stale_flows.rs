@@ -1,18 +1,18 @@
 //! Which flows a change of the kernel's routes concerns.
 
 use ipnet::IpNet;
-use sag_compile::RouteRow;
-use sag_model::{PortIdx, VrfNo};
-use sag_pipeline::snapshot::Route;
+use sag_compile::{Rerouted, RoutingTables};
+use sag_model::PortIdx;
+use sag_pipeline::snapshot::Member;
 use sag_rtnl::{Changes, Table};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// More changed prefixes than these concern all flows.
+/// More changed prefixes or next hops than these concern all flows.
 const MAX_PREFIXES: usize = 256;
 
 /// Flows that must look their route up again: those over these next hops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StaleFlows {
     All,
     Gateway(PortIdx, IpAddr),
@@ -30,34 +30,54 @@ impl StaleFlows {
 }
 
 /// The flows that a change concerns: those over the next hops that the changed prefixes had until now.
-pub fn stale_flows(changes: &Changes, routes: &[RouteRow]) -> Vec<StaleFlows> {
+pub fn stale_flows(changes: &Changes, routes: &RoutingTables) -> Vec<StaleFlows> {
     if !changes.routes && !changes.links && !changes.addrs {
         return Vec::new();
     }
-    if changes.resynced || changes.links || changes.prefixes.len() > MAX_PREFIXES {
+    if changes.resynced || changes.links {
         return vec![StaleFlows::All];
     }
-    let mut out = Vec::new();
-    for prefix in &changes.prefixes {
+    of_prefixes(&changes.prefixes, routes)
+}
+
+/// The flows over the next hops that these prefixes have.
+pub fn of_prefixes(prefixes: &[IpNet], routes: &RoutingTables) -> Vec<StaleFlows> {
+    if prefixes.len() > MAX_PREFIXES {
+        return vec![StaleFlows::All];
+    }
+    let mut out = BTreeSet::new();
+    for prefix in prefixes {
         // A route of the kernel's is of the VRF of its port, whichever that was until now.
-        let mut longest: BTreeMap<VrfNo, &RouteRow> = BTreeMap::new();
-        for r in routes.iter().filter(|r| r.dst.contains(prefix)) {
-            let known = longest.entry(r.vrf).or_insert(r);
-            if r.dst.prefix_len() >= known.dst.prefix_len() {
-                *known = r;
-            }
+        for (_, _, way) in routes.longest(*prefix) {
+            // Answers may go by ways that are not in use.
+            out.extend(way.members().iter().chain(&way.unused).map(|m| by_member(m, *prefix)));
         }
         // What table `main` says hides longer prefixes of table `default`, which is asked afterwards.
-        let later = routes.iter().filter(|r| r.table == Table::Default && prefix.contains(&r.dst));
-        for row in longest.into_values().chain(later) {
-            let used = if let Route::Via(members) = &row.route { members.as_slice() } else { &[] };
-            // Answers may go by ways that are not in use.
-            out.extend(used.iter().chain(&row.unused).map(|m| match m.via {
-                _ if m.tunnel.is_some() => StaleFlows::All,
-                Some(via) => StaleFlows::Gateway(m.port, via),
-                None => StaleFlows::OnLink(m.port, *prefix),
-            }));
+        if routes.is_layered(prefix.addr().is_ipv6()) {
+            for (_, _, way) in routes.within(*prefix).filter(|(_, _, way)| way.table == Table::Default) {
+                out.extend(way.members().iter().chain(&way.unused).map(|m| by_member(m, *prefix)));
+            }
+        }
+    }
+    out.into_iter().collect()
+}
+
+/// The flows to prefixes that go other ways than before.
+pub fn of_rerouted(prefixes: &[Rerouted]) -> BTreeSet<StaleFlows> {
+    let mut out = BTreeSet::new();
+    for p in prefixes {
+        out.extend(p.before.iter().map(|m| by_member(m, p.dst)));
+        if out.len() > MAX_PREFIXES {
+            return BTreeSet::from([StaleFlows::All]);
         }
     }
     out
+}
+
+fn by_member(m: &Member, prefix: IpNet) -> StaleFlows {
+    match m.via {
+        _ if m.tunnel.is_some() => StaleFlows::All,
+        Some(via) => StaleFlows::Gateway(m.port, via),
+        None => StaleFlows::OnLink(m.port, prefix),
+    }
 }

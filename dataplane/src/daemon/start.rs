@@ -9,6 +9,7 @@ use super::kernel::KernelView;
 use super::kernel_settings::SettingsThread;
 use super::port_mapping::PortMapping;
 use super::publisher::{Context as PublishContext, Publisher};
+use super::route_changes::RouteChanges;
 use super::running_config::RunningConfig;
 use super::session_sync::SessionSync;
 use super::telemetry::{Telemetry, Writers};
@@ -109,6 +110,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         compiler,
         keys,
         publisher,
+        route_changes: RouteChanges::default(),
         flows,
         workers,
         devices,

@@ -139,7 +139,9 @@ impl Level {
 
 /// All routes, until the winning ones are known.
 #[derive(Debug, Default)]
-pub(super) struct Candidates {
+pub(super) struct Candidates<'p> {
+    /// The prefixes that are to be decided; `None`: all.
+    only: Option<&'p BTreeSet<IpNet>>,
     /// By family; each level is asked for what those before it do not answer.
     levels: [[Level; 2]; 2],
 }
@@ -155,13 +157,29 @@ const fn level(table: Table, v6: bool) -> Option<usize> {
     }
 }
 
-impl Candidates {
+impl<'p> Candidates<'p> {
+    /// Of these prefixes alone.
+    pub fn of(only: Option<&'p BTreeSet<IpNet>>) -> Candidates<'p> {
+        Candidates { only, ..Candidates::default() }
+    }
+
+    /// Of IPv4 and of IPv6, whether a table may hide prefixes of another one: whatever `default` has is asked for what `main`
+    /// does not answer, while IPv6's `local` has single addresses and hides nothing else.
+    pub fn layered(&self) -> [bool; 2] {
+        let [[_, v4_default], [v6_local, _]] = &self.levels;
+        let is_single = |dst: &IpNet| dst.prefix_len() == dst.max_prefix_len();
+        [!v4_default.rows.is_empty(), !v6_local.throws.is_empty() || !v6_local.rows.keys().all(is_single)]
+    }
+
     /// Whether the kernel asks a table for packets to a destination.
     pub fn asks(table: Table, dst: &IpNet) -> bool {
         level(table, dst.addr().is_ipv6()).is_some()
     }
 
     pub fn offer(&mut self, rank: Rank, row: RouteRow) {
+        if self.only.is_some_and(|only| !only.contains(&row.dst)) {
+            return;
+        }
         let v6 = row.dst.addr().is_ipv6();
         if let Some(level) = level(rank.table, v6) {
             self.levels[usize::from(v6)][level].offer(rank, row);

@@ -34,7 +34,12 @@ impl OfVrf<'_> {
     }
 
     /// What the file says, among the kernel's routes, which are there already.
-    pub fn offer(&self, candidates: &mut Candidates, lines: &mut WanRoutes<'_>, problems: &mut Vec<Problem>) {
+    pub fn offer(
+        &self,
+        candidates: &mut Candidates<'_>,
+        lines: &mut WanRoutes<'_>,
+        problems: &mut Vec<Problem>,
+    ) {
         let OfVrf { config, bindings, tunnels, vrf, .. } = *self;
         // Of the default VRF the kernel's tables have the networks of the kernel's addresses.
         let networks: Vec<_> = match vrf.is_default() {
@@ -69,7 +74,7 @@ impl OfVrf<'_> {
 }
 
 fn offer_row(
-    candidates: &mut Candidates,
+    candidates: &mut Candidates<'_>,
     lines: &mut WanRoutes<'_>,
     row: RouteRow,
     (bindings, tunnels): (&[PortBinding], &TunnelCompiler),
@@ -183,7 +188,7 @@ fn target(config: &Config, r: &config::Route, tunnels: &TunnelCompiler) -> Optio
 /// The ways to a next hop without a port: by the port whose network holds it, or by the routes to it, as far as they lead
 /// out by ports. The default route is none of them.
 fn search(
-    candidates: &Candidates,
+    candidates: &Candidates<'_>,
     (bindings, vrf): (&[PortBinding], VrfNo),
     r: &config::Route,
 ) -> Vec<Member> {

@@ -58,7 +58,7 @@ impl<'c> WanRoutes<'c> {
     }
 
     /// Offers them: of each port the one that is preferred, those of equal priority together.
-    pub fn offer(self, candidates: &mut BTreeMap<VrfNo, Candidates>) {
+    pub fn offer(self, candidates: &mut BTreeMap<VrfNo, Candidates<'_>>) {
         let mut together: BTreeMap<(VrfNo, bool, Table, Liveness, u32), RouteRow> = BTreeMap::new();
         let config = self.config;
         for ((vrf, v6, table, port), mut of_port) in self.found {

@@ -144,12 +144,12 @@ fn kernel_says(stdout: &str, refused: &BTreeMap<usize, String>, count: usize) ->
 }
 
 /// All that the gateway may do.
-fn gateway_says(plan: &Plan, tables: &Tables, to: IpAddr) -> Vec<String> {
+fn gateway_says((plan, routes): (&Plan, &RoutingTables), tables: &Tables, to: IpAddr) -> Vec<String> {
     let way = |via: Option<IpAddr>, dev: &str| match via {
         Some(via) => format!("{via} by {dev}"),
         None => format!("on link of {dev}"),
     };
-    let row = plan.routes.iter().filter(|r| r.dst.contains(&to)).max_by_key(|r| r.dst.prefix_len());
+    let row = routes.longest(to.into()).find(|r| r.0.is_default()).map(|r| r.2);
     let found = plan.snapshot.route(to);
     assert_eq!(row.map(|r| &r.route), found, "{to}: rows and lookup agree");
     let Some(row) = row else { return vec!["no route".into()] };
@@ -235,9 +235,10 @@ fn compare_in_this_namespace() {
         let (answers, refused) = ip_batch(flag, &lookups);
         let kernel = kernel_says(&answers, &refused, to.len());
         while mirror.poll().unwrap().any() {}
-        let plan = Gateway::new().compile(&config, mirror.tables(), 1, NOW);
+        let mut gateway = Gateway::new();
+        let plan = gateway.compile(&config, mirror.tables(), 1, NOW);
         for (to, kernel) in to.iter().zip(kernel) {
-            let ours = gateway_says(&plan, mirror.tables(), ip(to));
+            let ours = gateway_says((&plan, &gateway.compiler.routes), mirror.tables(), ip(to));
             assert!(
                 ours.contains(&kernel),
                 "round {round}: {to} is {kernel} for the kernel, {ours:?} here: {routes:#?}"

@@ -52,7 +52,7 @@ fn a_dead_next_hop_is_not_used_if_another_route_lives() {
         assert_eq!(ways(&both(&no_carrier), to), via(1, second));
         // Its ways are those by which packets may come in all the same.
         let s = both(&no_carrier);
-        assert!(s.unused_routes.values().flatten().any(|m| m.via == Some(ip(first))));
+        assert!((0..s.routes.places()).flat_map(|no| s.routes.unused(no)).any(|m| m.via == Some(ip(first))));
         // A leg of several.
         let hops = |state: &dyn Fn(&mut Nexthop)| {
             let mut gone = hop(3, Some(first));

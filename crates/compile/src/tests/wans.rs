@@ -35,7 +35,8 @@ fn ways(s: &Snapshot, to: &str) -> (Vec<(u8, u16)>, Vec<u8>) {
     let line = |m: &Member| m.port.0 - 1;
     let v6 = ip(to).is_ipv6();
     let of_family = |m: &&Member| m.via.is_some_and(|via| via.is_ipv6() == v6);
-    let mut unused: Vec<u8> = s.unused_routes.values().flatten().filter(of_family).map(line).collect();
+    let mut unused: Vec<u8> =
+        (0..s.routes.places()).flat_map(|no| s.routes.unused(no)).filter(of_family).map(line).collect();
     unused.sort_unstable();
     let mut used: Vec<_> = members.iter().map(|m| (line(m), m.weight)).collect();
     used.sort_unstable();

@@ -329,7 +329,7 @@ pub struct RouteQuery {
     /// Only routes that cover this address, the most specific first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covers: Option<IpAddr>,
-    /// Most routes in the answer.
+    /// Most routes in the answer; without it 10,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }

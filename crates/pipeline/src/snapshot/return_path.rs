@@ -51,8 +51,8 @@ impl Snapshot {
 
     /// The first way of a route by a port, one whose router is resolved before others.
     fn member_of(&self, no: u32, port: PortIdx) -> Option<&Member> {
-        let Some(Route::Via(used)) = self.routes.get(no as usize) else { return None };
-        let unused = self.unused_routes.get(&no).map_or(&[][..], Vec::as_slice);
+        let Some(Route::Via(used)) = self.routes.get(no) else { return None };
+        let unused = self.routes.unused(no);
         let by_port = || used.iter().chain(unused).filter(|m| m.tunnel.is_none() && m.port == port);
         let is_ready = |m: &&Member| m.via.is_none_or(|via| self.resolved(port, via).is_some());
         by_port().find(is_ready).or_else(|| by_port().next())

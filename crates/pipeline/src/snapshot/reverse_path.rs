@@ -5,9 +5,12 @@
 //! that comes in elsewhere is checked again.
 
 use super::{Member, Route, Snapshot};
+use crate::hash::AddrHash;
 use crate::tunnel::TunnelNo;
 use sag_model::config::ReversePath;
 use sag_model::{DropReason, PortIdx, VrfNo, Zone};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Snapshot {
@@ -47,7 +50,7 @@ impl Snapshot {
             Some(_) => m.tunnel == tunnel,
             None => m.tunnel.is_none() && m.port == ingress,
         };
-        let members = match self.routes.get(no as usize) {
+        let members = match self.routes.get(no) {
             Some(Route::Via(members)) => members,
             // By a device that is no port: a route all the same.
             Some(Route::NotOurs) => return mode == ReversePath::Loose,
@@ -60,7 +63,7 @@ impl Snapshot {
         if mode == ReversePath::Strict {
             return false;
         }
-        let unused = || self.unused_routes.get(&no).is_some_and(|list| list.iter().any(back));
+        let unused = || self.routes.unused(no).iter().any(back);
         let zone = |port: PortIdx| self.port(port).map(|p| p.zone);
         let alike = || {
             tunnel.is_none() && members.iter().any(|m| m.tunnel.is_none() && zone(m.port) == zone(ingress))
@@ -85,33 +88,35 @@ impl Snapshot {
     ///
     /// Most routes of a large table are of the Internet. As far as they mean the same as the default route, or, without
     /// one, what any route to the Internet means, they do not count, so that their coming and going revalidates nothing.
-    pub(crate) fn source_checks<N: std::hash::Hash>(
-        &self,
-        prefixes: impl Iterator<Item = (N, bool, u32)>,
-    ) -> u64 {
-        use crate::hash::AddrHash;
-        use std::hash::BuildHasher;
+    pub(crate) fn source_checks<N: Hash>(&self, prefixes: impl Iterator<Item = (N, bool, u32)>) -> u64 {
+        let mut usual = self.usual_sources();
+        let mut sum = hash(&usual.of_family);
+        for (prefix, v6, no) in prefixes {
+            sum = sum.wrapping_add(self.source_check(&mut usual, (prefix, v6, no)));
+        }
+        for t in self.tunnels.iter() {
+            sum = sum.wrapping_add(hash(&(t.no, t.vrf, t.ingress, t.reverse_path)));
+        }
+        let modes: Vec<_> = self.ports.iter().map(|p| (p.side(), p.reverse_path)).collect();
+        sum.wrapping_add(hash(&modes))
+    }
+
+    /// What most routes mean for sources.
+    pub fn usual_sources(&self) -> UsualSources {
         let default = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
             .map(|family| self.default_route_no(VrfNo::DEFAULT, family));
-        let usual = default.map(|no| match no {
+        let of_family = default.map(|no| match no {
             Some(no) => self.admitted(no),
             None => self.internet(),
         });
-        let hash = |x: &(N, &Admitted)| AddrHash::default().hash_one(x);
-        let mut sum = AddrHash::default().hash_one(&usual);
-        let all: Vec<_> = (0u32..).zip(&self.routes).map(|(no, _)| self.admitted(no)).collect();
-        for (prefix, v6, no) in prefixes {
-            if let Some(admitted) = all.get(no as usize)
-                && *admitted != usual[usize::from(v6)]
-            {
-                sum = sum.wrapping_add(hash(&(prefix, admitted)));
-            }
-        }
-        for t in self.tunnels.iter() {
-            sum = sum.wrapping_add(AddrHash::default().hash_one((t.no, t.vrf, t.ingress, t.reverse_path)));
-        }
-        let modes: Vec<_> = self.ports.iter().map(|p| (p.side(), p.reverse_path)).collect();
-        sum.wrapping_add(AddrHash::default().hash_one(modes))
+        UsualSources { of_family, of_route: HashMap::default() }
+    }
+
+    /// What a prefix with this route adds to the sum of the source checks; `v6`: it is one of IPv6.
+    pub fn source_check<N: Hash>(&self, usual: &mut UsualSources, (prefix, v6, no): (N, bool, u32)) -> u64 {
+        let UsualSources { of_family, of_route } = usual;
+        let admitted = of_route.entry(no).or_insert_with(|| self.admitted(no));
+        if *admitted == of_family[usize::from(v6)] { 0 } else { hash(&(prefix, &*admitted)) }
     }
 
     /// Where sources with this route may come in.
@@ -122,11 +127,11 @@ impl Snapshot {
         };
         let ports =
             (0..self.ports.len().min(PortIdx::MAX) as u8).filter(port).fold(0, |bits, p| bits | 1 << p);
-        let members = match self.routes.get(no as usize) {
+        let members = match self.routes.get(no) {
             Some(Route::Via(members)) => &members[..],
             _ => &[],
         };
-        let unused = self.unused_routes.get(&no).map_or(&[][..], |list| &list[..]);
+        let unused = self.routes.unused(no);
         let tunnels = members.iter().map(|m| (m, true)).chain(unused.iter().map(|m| (m, false)));
         let strict = |no| self.tunnel(no).is_some_and(|t| t.reverse_path == ReversePath::Strict);
         let mut tunnels: Vec<_> = tunnels
@@ -147,6 +152,18 @@ impl Snapshot {
         let numbered: Vec<_> = (0..PortIdx::MAX as u8).zip(&self.ports).collect();
         (numbered.iter().filter(port).fold(0, |bits, p| bits | 1 << p.0), Vec::new())
     }
+}
+
+/// What routes mean for sources, as far as it was looked at.
+#[derive(Debug)]
+pub struct UsualSources {
+    /// Of IPv4 and of IPv6, most routes.
+    of_family: [Admitted; 2],
+    of_route: HashMap<u32, Admitted, AddrHash>,
+}
+
+fn hash(of: &impl Hash) -> u64 {
+    AddrHash::default().hash_one(of)
 }
 
 /// Ports, a bit for each, and tunnels.

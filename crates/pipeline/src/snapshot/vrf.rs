@@ -13,7 +13,7 @@ use sag_model::{PortIdx, VrfNo, Zone};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A routing table with the addresses that are the gateway's own in it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Vrf {
     /// The gateway's own addresses, subnet broadcasts included.
     pub local: AddrSet,
@@ -75,12 +75,12 @@ impl Snapshot {
     /// The route of the longest matching prefix of a VRF.
     #[inline]
     pub fn route_in(&self, vrf: VrfNo, dst: IpAddr) -> Option<&Route> {
-        self.routes.get(self.route_no(vrf, dst)? as usize)
+        self.routes.get(self.route_no(vrf, dst)?)
     }
 
     /// The number of that route.
     #[inline]
-    pub(super) fn route_no(&self, vrf: VrfNo, dst: IpAddr) -> Option<u32> {
+    pub fn route_no(&self, vrf: VrfNo, dst: IpAddr) -> Option<u32> {
         let vrf = self.vrf(vrf)?;
         match dst {
             IpAddr::V4(a) => vrf.fib4.lookup(a.to_bits()),
@@ -100,7 +100,7 @@ impl Snapshot {
             return self.nat.internet;
         }
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let Some(Route::Via(members)) = self.routes.get(self.default_route_no(vrf, any)? as usize) else {
+        let Some(Route::Via(members)) = self.routes.get(self.default_route_no(vrf, any)?) else {
             return None;
         };
         let by_wan = |m: &&Member| {
@@ -114,11 +114,11 @@ impl Snapshot {
     /// packets may come in by it.
     fn leads_into(&self, from: VrfNo, addr: IpAddr, into: VrfNo) -> bool {
         let Some(no) = self.route_no(from, addr) else { return false };
-        let used = match self.routes.get(no as usize) {
+        let used = match self.routes.get(no) {
             Some(Route::Via(members)) => members.as_slice(),
             _ => return false,
         };
-        let unused = self.unused_routes.get(&no).map_or(&[][..], Vec::as_slice);
+        let unused = self.routes.unused(no);
         let is_there = |m: &Member| self.vrf_of(m.port, m.tunnel) == into;
         used.iter().chain(unused).any(is_there)
     }

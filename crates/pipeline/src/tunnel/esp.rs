@@ -75,7 +75,7 @@ impl EspSaTable {
 }
 
 /// Where ESP may arrive.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EspEnds {
     /// Address and UDP port; 0: plain.
     ends: Vec<(IpAddr, u16)>,

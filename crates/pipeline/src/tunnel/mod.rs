@@ -339,7 +339,7 @@ impl Tunnel {
 }
 
 /// All tunnels of a configuration.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tunnels {
     /// By number.
     list: Vec<Option<Tunnel>>,

@@ -9,7 +9,7 @@ use super::stale_flows::StaleFlows;
 use super::workers::Workers;
 use crate::esp::EspKeys;
 use sag_bpf::Gateway;
-use sag_compile::{EspPlan, Plan, PortBinding, Problem, RecordPlan, RouteRow, SharedRecords};
+use sag_compile::{EspPlan, NextHopPlan, Plan, PortBinding, Problem, RecordPlan, SharedRecords};
 use sag_model::Nanos;
 use sag_model::config::{Dataplane, FailAction};
 use sag_model::flow::ControlBlock;
@@ -120,7 +120,8 @@ pub struct Publisher {
     pub records: SharedRecords,
     pub snapshot: Arc<Snapshot>,
     pub bindings: Vec<PortBinding>,
-    pub routes: Vec<RouteRow>,
+    /// Snapshots of before that a worker may still have. What they alone refer to is freed here and not by a worker.
+    retired: Vec<Arc<Snapshot>>,
     /// Since when XDP follows this daemon's epoch. Until then it forwards the flows of the predecessor.
     live_since: Option<Instant>,
     /// Problems of the last plan, which are in the log.
@@ -137,13 +138,13 @@ impl Publisher {
         sessions: &Tables,
         cx: &mut Context<'_>,
     ) -> Publisher {
-        let Plan { snapshot, records: planned, bindings, routes, esp, problems } = plan;
+        let Plan { snapshot, records: planned, bindings, esp, problems, .. } = plan;
         let mut publisher = Publisher {
             gateway,
             records,
             snapshot: Arc::new(snapshot),
             bindings,
-            routes,
+            retired: Vec::new(),
             live_since: None,
             reported: HashSet::new(),
         };
@@ -156,7 +157,7 @@ impl Publisher {
 
     /// Puts a plan in force. The flows over `stale` next hops look their route up again.
     pub fn publish(&mut self, plan: Plan, stale: &[StaleFlows], cx: &mut Context<'_>) {
-        let Plan { snapshot, records, bindings, routes, esp, problems } = plan;
+        let Plan { snapshot, records, bindings, esp, problems, .. } = plan;
         let same_addresses = snapshot.same_local(&self.snapshot)
             && snapshot.nat.same_externals(&self.snapshot.nat)
             && snapshot.tunnels.same_ends(&self.snapshot.tunnels);
@@ -164,12 +165,39 @@ impl Publisher {
         if !stale.is_empty() {
             snapshot.routes_version = self.records.nexthops.next_version();
         }
-        self.snapshot = Arc::new(snapshot);
+        self.replace_snapshot(snapshot);
         self.bindings = bindings;
-        self.routes = routes;
         self.report(problems);
         let addresses_changed = !same_addresses;
         self.take_steps(&Publication { records, esp, stale, addresses_changed, adopt: None }, cx);
+    }
+
+    /// Puts a snapshot in force that differs from the last one by its routes alone. These are the steps of a publication that
+    /// it needs, in their order.
+    pub fn publish_routes(
+        &mut self,
+        mut snapshot: Snapshot,
+        nexthops: &NextHopPlan,
+        stale: &[StaleFlows],
+        workers: &Workers,
+    ) {
+        if !stale.is_empty() {
+            snapshot.routes_version = self.records.nexthops.next_version();
+        }
+        self.replace_snapshot(snapshot);
+        self.records.nexthops.apply(nexthops);
+        workers.send_snapshot(&self.snapshot);
+        self.begin_epoch();
+        self.raise_generations(stale);
+    }
+
+    fn replace_snapshot(&mut self, snapshot: Snapshot) {
+        self.retired.push(std::mem::replace(&mut self.snapshot, Arc::new(snapshot)));
+    }
+
+    /// Frees the snapshots that no worker has any more.
+    pub fn drop_retired(&mut self) {
+        self.retired.retain(|s| Arc::strong_count(s) > 1);
     }
 
     fn take_steps(&mut self, p: &Publication<'_>, cx: &mut Context<'_>) {
@@ -201,13 +229,14 @@ impl Publisher {
                 self.write_switches(cx.dataplane);
                 self.write_syn_services();
             }
-            Step::Epoch if self.is_live() => {
-                if begin_epoch(self.gateway.control(), self.snapshot.epoch) {
-                    self.records.nexthops.epoch_began();
-                }
-            }
-            Step::Epoch => {}
+            Step::Epoch => self.begin_epoch(),
             Step::Generations => self.raise_generations(p.stale),
+        }
+    }
+
+    fn begin_epoch(&mut self) {
+        if self.is_live() && begin_epoch(self.gateway.control(), self.snapshot.epoch) {
+            self.records.nexthops.epoch_began();
         }
     }
 
@@ -252,9 +281,15 @@ impl Publisher {
     /// Writes problems to the log, each once as long as there is one.
     fn report(&mut self, problems: Vec<Problem>) {
         let before = std::mem::take(&mut self.reported);
+        let (known, new): (Vec<_>, Vec<_>) = problems.into_iter().partition(|p| before.contains(p));
+        self.reported.extend(known);
+        self.report_more(new);
+    }
+
+    /// The same of problems that have come up besides.
+    pub fn report_more(&mut self, problems: Vec<Problem>) {
         for problem in problems {
-            let known = before.contains(&problem);
-            if !self.reported.insert(problem.clone()) || known {
+            if !self.reported.insert(problem.clone()) {
                 continue;
             }
             if problem.is_error() {

@@ -1,29 +1,41 @@
 //! `routes`.
 
 use crate::daemon::view::View;
-use sag_compile::{RouteRow, RouteSource};
-use sag_model::control;
+use ipnet::IpNet;
+use sag_compile::{RouteSource, Way};
+use sag_model::{VrfNo, control};
 use sag_pipeline::snapshot::{Member, NextHop, Route};
+use std::net::Ipv6Addr;
+
+/// Routes of an answer that names no other limit: more would keep others waiting.
+const MAX_ROWS: usize = 10_000;
 
 impl View<'_> {
     /// The routes that the gateway forwards by; for one address, those that cover it, the longest prefix first.
     pub fn routes(&self, query: &control::RouteQuery) -> control::Routes {
-        let mut rows: Vec<_> = self
-            .publisher
-            .routes
-            .iter()
-            .filter(|r| query.covers.is_none_or(|a| r.dst.contains(&a)))
-            .filter(|r| !(matches!(r.route, Route::Local) && r.dst.addr().is_loopback()))
-            .collect();
-        if query.covers.is_some() {
-            rows.sort_by_key(|r| std::cmp::Reverse(r.dst.prefix_len()));
+        let routes = &self.compiler.routes;
+        let limit = query.limit.map_or(MAX_ROWS, |l| l as usize);
+        let shown = |(_, dst, way): &(VrfNo, IpNet, &Way)| {
+            !(matches!(way.route, Route::Local) && dst.addr().is_loopback())
+        };
+        if let Some(to) = query.covers {
+            let lengths = (0..=IpNet::from(to).prefix_len()).rev();
+            let nets = lengths.filter_map(|len| Some(IpNet::new(to, len).ok()?.trunc()));
+            let rows: Vec<_> = nets.flat_map(|dst| routes.of_prefix(dst)).filter(shown).collect();
+            let total = rows.len() as u64;
+            return control::Routes {
+                routes: rows.into_iter().take(limit).map(|r| self.route(r)).collect(),
+                total,
+            };
         }
-        let total = rows.len() as u64;
-        let limit = query.limit.map_or(usize::MAX, |l| l as usize);
-        control::Routes { routes: rows.into_iter().take(limit).map(|r| self.route(r)).collect(), total }
+        let loopback = [IpNet::new([127, 0, 0, 0].into(), 8), IpNet::new(Ipv6Addr::LOCALHOST.into(), 128)];
+        let hidden =
+            loopback.into_iter().flatten().flat_map(|net| routes.within(net)).filter(|r| !shown(r)).count();
+        let routes_shown = routes.iter().filter(shown).take(limit).map(|r| self.route(r)).collect();
+        control::Routes { routes: routes_shown, total: (routes.len() - hidden) as u64 }
     }
 
-    fn route(&self, r: &RouteRow) -> control::Route {
+    fn route(&self, (vrf, dst, r): (VrfNo, IpNet, &Way)) -> control::Route {
         let mut next_hops = Vec::new();
         if let Route::Via(members) = &r.route {
             next_hops.extend(members.iter().map(|m| self.next_hop(m)));
@@ -39,8 +51,8 @@ impl View<'_> {
             weight: u32::from(*weight),
         }));
         control::Route {
-            destination: r.dst,
-            vrf: self.compiler.vrfs.name(r.vrf).map(str::to_owned),
+            destination: dst,
+            vrf: self.compiler.vrfs.name(vrf).map(str::to_owned),
             kind: match r.route {
                 Route::Via(_) | Route::NotOurs => "unicast",
                 Route::Local => "local",
