@@ -96,8 +96,10 @@ def test_the_gateway_itself_speaks_through_the_tunnel(gw_changed, far, lab, kind
         assert lab.inet.ping(NEAR_END[family], count=3, options=["-M", "dont", "-s", 3000]) == 3
         talk(*connect(lab, family))
         assert lab.lan1.ping(FAR[family]) >= 4, "transit"
-    state = tunnels(gw)["pop1"]
-    assert state["device"] == {"name": "pop1", "mtu": mtu, "problem": None, "lost": 0}
+    state = tunnels(gw)["pop1"]["device"]
+    assert (state["name"], state["mtu"], state["problem"], state["lost"]) == ("pop1", mtu, None, 0)
+    # Both families, five pings and more each way.
+    assert state["tx_packets"] > 40 and state["rx_packets"] > 40, state
 
 
 def test_tcpdump_sees_what_is_inside(gw_changed, far, lab):
@@ -129,6 +131,8 @@ def test_the_kernels_settings_are_a_ports(gw_changed, far, lab):
         header = bytes.fromhex("45000014000000004059000 0".replace(" ", "")) + socket.inet_aton("192.0.2.77") + socket.inet_aton("10.255.0.2")
         raw.sendto(header, ("10.255.0.2", 0))
     within(2, "it is dropped", lambda: tunnels(gw)["pop1"]["drops"] == before + 1)
+    assert {"reason": "tunnel-source", "packets": 1} in tunnels(gw)["pop1"]["device"]["drops"]
+    assert "1 tunnel-source" in lab.gw.out([lab.sagctl, "--socket", lab.socket, "tunnels"])
     lab.gw.ip("addr del 10.99.0.1/32 dev lo")
 
 

@@ -42,7 +42,7 @@ pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,
     SessionFlush, SessionQuery, SessionSort, Sessions, Top, TopBy, TopCollector, TopGroup, TopQuery, TopRow,
 };
-pub use tunnel::{Tunnel, TunnelDevice, TunnelFec, TunnelKeys, Tunnels};
+pub use tunnel::{Tunnel, TunnelDevice, TunnelDeviceDrop, TunnelFec, TunnelKeys, Tunnels};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

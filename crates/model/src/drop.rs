@@ -117,7 +117,7 @@ drop_reasons! {
     HostShare = 78, "host-share", "the host (IPv4 address, IPv6 /64) has its share of a table of sessions or NAT ports that runs short (dataplane.host_share)";
     HostHalfOpen = 79, "host-half-open", "the host (IPv4 address, IPv6 /64) has as many unanswered sessions as it may (dataplane.host_half_open)";
     ReversePath = 80, "reverse-path", "the route to its source does not lead back the way it came (reverse_path; RFC 3704)";
-    TunnelSource = 81, "tunnel-source", "source inside the tunnel that its sources do not have";
+    TunnelSource = 81, "tunnel-source", "source inside the tunnel that its sources do not have; sent by its device: no address of this machine";
     IcmpRedirect = 82, "icmp-redirect", "ICMP redirect from beyond the link: only the next router may send one";
     SynCookie = 83, "syn-cookie", "SYN that the gateway has answered itself, with a SYN cookie";
     SynCookieInvalid = 84, "syn-cookie-invalid", "of no session, for a service under a flood of SYNs, and acknowledges no valid SYN cookie";

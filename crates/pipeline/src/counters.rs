@@ -101,6 +101,41 @@ pub struct TunnelCounters {
     pub fec_recovered: Counter,
     /// Windows with packets that are lost for good.
     pub fec_unrecoverable: Counter,
+    /// The machine's own traffic, by the kernel's device.
+    pub device: DeviceCounters,
+}
+
+/// Why what the kernel sends by the device of a tunnel is dropped; anything else is a packet that is malformed.
+pub const DEVICE_DROPS: [DropReason; 8] = [
+    DropReason::TunnelDown,
+    DropReason::TunnelSource,
+    DropReason::MtuExceeded,
+    DropReason::NeighborFailed,
+    DropReason::TxRingFull,
+    DropReason::EspNoKeys,
+    DropReason::EspExhausted,
+    DropReason::EspUnreserved,
+];
+
+/// Packets of the machine itself, by the kernel's device of a tunnel. They are among those of the tunnel.
+#[derive(Debug, Default)]
+pub struct DeviceCounters {
+    /// Given to the kernel.
+    pub rx_packets: Counter,
+    /// Sent through the tunnel.
+    pub tx_packets: Counter,
+    /// Sent by the kernel and dropped, in the order of [`DEVICE_DROPS`].
+    pub drops: [Counter; DEVICE_DROPS.len()],
+    /// The same, malformed.
+    pub malformed: Counter,
+}
+
+impl DeviceCounters {
+    /// Counts a packet of the kernel's that is dropped.
+    pub fn dropped(&self, reason: DropReason) {
+        let at = DEVICE_DROPS.iter().position(|r| *r == reason);
+        at.and_then(|i| self.drops.get(i)).unwrap_or(&self.malformed).add(1);
+    }
 }
 
 impl TunnelCounters {

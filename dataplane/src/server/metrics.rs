@@ -461,6 +461,17 @@ fn tunnels(out: &mut Families<'_>, all: &[Tunnel]) -> fmt::Result {
             "Packets of the machine's own that found no room on the way to a worker",
             |t| t.device.as_ref().map_or(0, |d| d.lost),
         ),
+        ("sag_tunnel_device_rx_packets", "Packets out of the tunnel that the kernel got", |t| {
+            t.device.as_ref().map_or(0, |d| d.rx_packets)
+        }),
+        (
+            "sag_tunnel_device_tx_packets",
+            "Packets of the machine's own that were sent through the tunnel",
+            |t| t.device.as_ref().map_or(0, |d| d.tx_packets),
+        ),
+        ("sag_tunnel_device_drops", "Packets of the machine's own that were dropped", |t| {
+            t.device.as_ref().map_or(0, |d| d.drops.iter().map(|d| d.packets).sum())
+        }),
     ] {
         out.counter(name, help, all.iter().map(|t| (by_tunnel(t), value(t))))?;
     }

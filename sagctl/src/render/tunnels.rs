@@ -2,7 +2,7 @@ use super::{Before, Page};
 use crate::page::Paint;
 use crate::table::{Cell, Column, Table};
 use crate::units::{bytes, count};
-use sag_model::control::{Tunnel, TunnelFec, Tunnels};
+use sag_model::control::{Tunnel, TunnelDevice, TunnelFec, Tunnels};
 
 pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Page) -> String {
     if answer.tunnels.is_empty() {
@@ -55,7 +55,11 @@ pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Pag
             Cell::from(count(t.drops)).paint(if t.drops > 0 { Paint::Bad } else { Paint::Plain }),
         ]);
     }
-    table.render(page) + &withheld(answer) + &without_device(answer) + &corrected(answer, before, page)
+    table.render(page)
+        + &withheld(answer)
+        + &without_device(answer)
+        + &dropped_by_device(answer)
+        + &corrected(answer, before, page)
 }
 
 /// Tunnels that send nothing because of their keys.
@@ -72,6 +76,16 @@ fn without_device(answer: &Tunnels) -> String {
         .filter_map(|t| t.device.as_ref())
         .filter_map(|d| Some((d, d.problem.as_ref()?)));
     reasons.map(|(d, why)| format!("\ndevice {} is not as it should be: {why}\n", d.name)).collect()
+}
+
+/// What the machine itself has sent by devices, and was dropped.
+fn dropped_by_device(answer: &Tunnels) -> String {
+    let devices = answer.tunnels.iter().filter_map(|t| t.device.as_ref()).filter(|d| !d.drops.is_empty());
+    let line = |d: &TunnelDevice| {
+        let all: Vec<String> = d.drops.iter().map(|r| format!("{} {}", count(r.packets), r.reason)).collect();
+        format!("\nof this machine's packets by device {} were dropped: {}\n", d.name, all.join(", "))
+    };
+    devices.map(line).collect()
 }
 
 /// Tunnels with error correction, if there are any.

@@ -124,7 +124,7 @@ pub struct Tunnel {
 }
 
 /// The kernel's device of a tunnel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelDevice {
     /// Its name.
     pub name: String,
@@ -134,4 +134,22 @@ pub struct TunnelDevice {
     pub problem: Option<String>,
     /// Packets of the machine's own that found no room on the way to a worker.
     pub lost: u64,
+    /// Packets that were given to the kernel.
+    #[serde(default)]
+    pub rx_packets: u64,
+    /// Packets of the machine's own that were sent through the tunnel.
+    #[serde(default)]
+    pub tx_packets: u64,
+    /// The same that were dropped, by reason.
+    #[serde(default)]
+    pub drops: Vec<TunnelDeviceDrop>,
+}
+
+/// Packets of the machine's own that were dropped for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelDeviceDrop {
+    /// The name of the drop reason, or `malformed`.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
 }

@@ -52,6 +52,7 @@ impl Pipeline {
         match taken {
             Ok(()) => {
                 self.counters.port(s.ingress).to_kernel.add(1);
+                self.counters.tunnel(t.no).device.rx_packets.add(1);
                 Verdict::Emitted
             }
             Err(reason) => {
@@ -63,7 +64,9 @@ impl Pipeline {
 
     /// Sends a packet that the kernel has given to a tunnel's device through the tunnel. It lies at [`LINK_ROOM`] of a
     /// buffer of [`DEVICE_BUFFER`] bytes and has `len` bytes. Neither ACL nor NAT look at it, as at nothing that the
-    /// machine itself sends by a port. False: it was dropped, which the tunnel counts.
+    /// machine itself sends by a port. False: it was dropped, which the tunnel counts by reason ([`DEVICE_DROPS`]).
+    ///
+    /// [`DEVICE_DROPS`]: crate::counters::DEVICE_DROPS
     pub fn send_from_device(
         &mut self,
         snap: &Snapshot,
@@ -72,11 +75,16 @@ impl Pipeline {
         (buf, len): (&mut [u8], usize),
         emit: &mut impl Emit,
     ) -> bool {
-        let sent = self.try_send_from_device(snap, now, no, (buf, len), emit).is_some();
-        if !sent {
-            self.counters.tunnel(no).drops.add(1);
+        let sent = self.try_send_from_device(snap, now, no, (buf, len), emit);
+        let c = self.counters.tunnel(no);
+        match sent {
+            Ok(()) => c.device.tx_packets.add(1),
+            Err(reason) => {
+                c.drops.add(1);
+                c.device.dropped(reason);
+            }
         }
-        sent
+        sent.is_ok()
     }
 
     fn try_send_from_device(
@@ -86,11 +94,12 @@ impl Pipeline {
         no: TunnelNo,
         (buf, len): (&mut [u8], usize),
         emit: &mut impl Emit,
-    ) -> Option<()> {
-        let t = snap.tunnel(Some(no)).filter(|t| t.device && t.state.is_up())?;
+    ) -> Result<(), DropReason> {
+        let t = snap.tunnel(Some(no)).filter(|t| t.device && t.state.is_up());
+        let t = t.ok_or(DropReason::TunnelDown)?;
         let (ethertype, p) = parse_own(snap, t, buf, len)?;
         if p.ip_len > t.device_mtu() {
-            return None;
+            return Err(DropReason::MtuExceeded);
         }
         let mut f = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + usize::from(p.ip_len));
         let hash = match (p.fragment, p.family) {
@@ -99,52 +108,52 @@ impl Pipeline {
             // Only the first fragment has ports, and all are to take one path.
             (Fragment::First { .. } | Fragment::Later { .. }, _) => 0,
         };
-        let path = snap.outer_path(t, t.remote_now(), hash)?;
+        let path = snap.outer_path(t, t.remote_now(), hash).ok_or(DropReason::TunnelDown)?;
         let Some(nh) = snap.resolved(path.port, path.to) else {
             self.neighbors.request((path.port, path.to));
-            return None;
+            return Err(DropReason::NeighborFailed);
         };
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype };
         if p.ip_len > t.whole_mtu() {
-            t.enter(&mut f, &p, hash, true).ok()?;
+            t.enter(&mut f, &p, hash, true)?;
             let sent = self.send_pieces(t, (path.port, link), f.bytes(), emit);
             self.counters.port(path.port).originated.add(u64::from(sent));
-            (sent > 0).then_some(())?;
+            (sent > 0).then_some(()).ok_or(DropReason::TxRingFull)?;
         } else {
             self.tunnels.fec.at(now);
-            fec::enter(&self.tunnels.fec.senders, &self.counters, t, &mut f, &p, hash).ok()?;
-            put_link(t, &mut f, link).ok()?;
-            emit.emit(path.port, f.bytes()).then_some(())?;
+            fec::enter(&self.tunnels.fec.senders, &self.counters, t, &mut f, &p, hash)?;
+            put_link(t, &mut f, link)?;
+            emit.emit(path.port, f.bytes()).then_some(()).ok_or(DropReason::TxRingFull)?;
             let out = self.counters.port(path.port);
             out.tx_packets.add(1);
             out.tx_bytes.add(f.len() as u64);
             out.originated.add(1);
         }
         self.counters.tunnel(no).sent(usize::from(p.ip_len));
-        Some(())
+        Ok(())
     }
 }
 
-/// The headers of a packet of the machine's own. `None`: it does not parse, or is none: the kernel forwards it for
+/// The headers of a packet of the machine's own. An error: it does not parse, or is none: the kernel forwards it for
 /// somebody else, past ACL and NAT.
-fn parse_own(snap: &Snapshot, t: &Tunnel, buf: &mut [u8], len: usize) -> Option<(u16, Parsed)> {
-    let ethertype = match buf.get(LINK_ROOM)? >> 4 {
+fn parse_own(snap: &Snapshot, t: &Tunnel, buf: &mut [u8], len: usize) -> Result<(u16, Parsed), DropReason> {
+    let ethertype = match buf.get(LINK_ROOM).map_or(0, |first| first >> 4) {
         4 => ETHERTYPE_IPV4,
         6 => ETHERTYPE_IPV6,
-        _ => return None,
+        _ => return Err(DropReason::Ip4BadVersion),
     };
-    let frame = buf.get_mut(LINK_ROOM - ETH_LEN..LINK_ROOM + len)?;
-    let link = frame.first_chunk_mut::<ETH_LEN>()?;
+    let frame = buf.get_mut(LINK_ROOM - ETH_LEN..LINK_ROOM + len).ok_or(DropReason::EthTruncated)?;
+    let link = frame.first_chunk_mut::<ETH_LEN>().ok_or(DropReason::EthTruncated)?;
     link[..12].fill(0);
     link[12..].copy_from_slice(&ethertype.to_be_bytes());
     let mut p = Parsed::NONE;
-    if !matches!(parse::parse_into(frame, ethertype, ETH_LEN, &mut p), Ok(true)) {
-        return None;
+    if !parse::parse_into(frame, ethertype, ETH_LEN, &mut p).map_err(|_| DropReason::EthTruncated)? {
+        return Err(DropReason::EthTruncated);
     }
     let (src, group) = (p.src(frame), p.dst(frame).is_multicast());
     // Membership reports of a host that has no address yet (RFC 3376 4.2.13, RFC 3810 5.2.13).
     let own = snap.is_local(t.vrf, src) || group && src.is_unspecified();
-    own.then_some((ethertype, p))
+    if own { Ok((ethertype, p)) } else { Err(DropReason::TunnelSource) }
 }
 
 /// Whether a packet that came out of a tunnel for the gateway itself may have its source.

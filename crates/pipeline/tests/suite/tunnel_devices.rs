@@ -5,6 +5,7 @@ use sag_model::{DropReason, PortIdx};
 use sag_packet::encap::Encap;
 use sag_packet::parse::Family;
 use sag_packet::proto::*;
+use sag_pipeline::counters::DEVICE_DROPS;
 use sag_pipeline::tunnel::Tunnel;
 use sag_testkit::*;
 
@@ -137,11 +138,44 @@ fn only_the_machines_own_packets_enter() {
     }
     assert!(r.emitted().is_empty());
     assert_eq!(r.pipe.counters.tunnel(t.no).drops.get(), 6);
+    assert_eq!(dropped(&r, &t), [("tunnel-source", 3), ("malformed", 3)]);
     assert!(r.from_device(t.no, &Pkt::new("::", "ff02::16", 58, vec![143, 0, 0, 0, 0, 0, 0, 0]).ip()));
     assert_eq!(r.emitted().len(), 1, "a membership report");
     assert!(!r.from_device(tunnel_no(2), &udp(OWN[0], FAR[0]).ip()), "no such tunnel");
     t.state.set_up(false);
     assert!(!r.from_device(t.no, &udp(OWN[0], FAR[0]).ip()), "it is down");
+    assert_eq!(dropped(&r, &t), [("tunnel-down", 1), ("tunnel-source", 3), ("malformed", 3)]);
+}
+
+/// Drops of what the kernel has sent, by reason.
+fn dropped(r: &Rig, t: &Tunnel) -> Vec<(&'static str, u64)> {
+    let c = &r.pipe.counters.tunnel(t.no).device;
+    let named = DEVICE_DROPS.iter().map(|reason| reason.name()).zip(&c.drops);
+    let all = named.chain([("malformed", &c.malformed)]).map(|(name, n)| (name, n.get()));
+    all.filter(|(_, n)| *n > 0).collect()
+}
+
+/// Whatever becomes of a packet of the machine's own is counted once, and named.
+#[test]
+fn every_packet_by_the_device_is_accounted_for() {
+    for v in [0, 1] {
+        let t = tunnel(Encap::Ipip, Family::V4);
+        let mut r = rig(t.clone());
+        let packet = udp(OWN[v], FAR[v]).ip();
+        assert!(r.from_device(t.no, &packet));
+        assert_eq!(from_peer(&mut r, &t, &udp(FAR[v], OWN[v]).ip()), Outcome::Emitted);
+        let c = &r.pipe.counters.tunnel(t.no).device;
+        assert_eq!((c.tx_packets.get(), c.rx_packets.get()), (1, 1));
+        let long = Pkt::udp(OWN[v], FAR[v], 1, 2).payload(1500).ip();
+        assert!(!r.from_device(t.no, &long));
+        r.emitted();
+        r.sent.refuse = true;
+        assert!(!r.from_device(t.no, &packet), "the port takes nothing");
+        assert_eq!(dropped(&r, &t), [("mtu-exceeded", 1), ("tx-ring-full", 1)]);
+        let c = r.pipe.counters.tunnel(t.no);
+        assert_eq!((c.tx_packets.get(), c.drops.get(), c.device.tx_packets.get()), (1, 2, 1));
+        assert_eq!(r.pipe.counters.port(WAN).originated.get(), 1);
+    }
 }
 
 /// The device's MTU is the tunnel's, but never so small that the kernel has no IPv6.

@@ -4,6 +4,7 @@ use crate::daemon::view::View;
 use sag_model::MacAddr;
 use sag_model::control;
 use sag_packet::encap::Encap;
+use sag_pipeline::counters::DEVICE_DROPS;
 use sag_pipeline::tunnel::{self, TunnelNo};
 
 impl View<'_> {
@@ -67,6 +68,7 @@ impl View<'_> {
                     mtu: r.device_mtu(),
                     problem: self.tunnel_devices.problem(name),
                     lost: self.tunnel_devices.lost(r.no),
+                    ..self.count_device(r.no)
                 });
                 self.count_tunnel(r.no, &mut out);
             }
@@ -95,6 +97,25 @@ impl View<'_> {
             keepalives: 0,
             withheld: f.withheld,
         })
+    }
+
+    /// The workers' counters of the machine's own traffic.
+    fn count_device(&self, no: TunnelNo) -> control::TunnelDevice {
+        let mut out = control::TunnelDevice::default();
+        let mut drops = [0; DEVICE_DROPS.len() + 1];
+        for w in self.workers.shared() {
+            let c = &w.counters.tunnel(no).device;
+            out.rx_packets += c.rx_packets.get();
+            out.tx_packets += c.tx_packets.get();
+            for (sum, of_worker) in drops.iter_mut().zip(c.drops.iter().chain([&c.malformed])) {
+                *sum += of_worker.get();
+            }
+        }
+        let names = DEVICE_DROPS.iter().map(|r| r.name()).chain(["malformed"]);
+        let row =
+            |(reason, packets): (&str, u64)| control::TunnelDeviceDrop { reason: reason.to_owned(), packets };
+        out.drops = names.zip(drops).filter(|(_, packets)| *packets > 0).map(row).collect();
+        out
     }
 
     /// XDP's counters and the workers'.
