@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import socket
+import time
 
 import pytest
 
+from harness.fd_store import ServiceManager
 from harness.port_counters import restarted
 from harness.routers import BirdBgp, Daemons, FrrBgp
 from harness.traffic import iperf, process
@@ -288,3 +290,54 @@ def test_routes_of_the_file_are_in_the_kernels_table(gw_changed, far, lab, accou
     within(3, "back", lambda: all(listed()))
     gw.stop()
     assert listed() == ["", ""], "unload leaves nothing"
+
+
+def all_sessions(frr):
+    """Neighbors of FRR: state, and how often they have come up."""
+    peers = frr.show("bgpd", "bgp ipv4 unicast summary").get("peers", {}) | frr.show("bgpd", "bgp ipv6 unicast summary").get("peers", {})
+    return {address: (p.get("state"), p.get("connectionsEstablished")) for address, p in peers.items()}
+
+
+def test_routing_sessions_survive_the_daemon(gw_changed, far, lab, accounting, daemons):
+    """With a service manager that keeps the device open, the carrier does not go, and neither sessions nor routes do."""
+    gw = both_ends(gw_changed, far, lab, "esp", 4)
+    config = gw.running.replace(to_far("pop1"), "")
+    gw.stop()
+    manager = ServiceManager(gw, lab.run_dir)
+    try:
+        accounting.close()
+        manager.start(config)
+        within(3, "the device is there", lambda: is_ready(lab.gw, "pop1"))
+        within(2, "and kept", lambda: manager.names() == ["pop1"])
+        frr = FrrBgp(daemons, lab.gw, FAR_END, BRANCH_NET)
+        bird = BirdBgp(daemons, lab.inet, FAR_END, NEAR_END, FAR_NET)
+        routes = lambda: [lab.gw.ip(f"-{f} route show {FAR_NET[f]} proto bgp").stdout for f in (4, 6)]
+        up = dict.fromkeys(FAR_END.values(), ("Established", 1))
+        within(15, "both sessions", lambda: all_sessions(frr) == up and all(routes()), lambda: f"{all_sessions(frr)}{daemons.tail()}")
+        before = device(lab.gw, "pop1")
+        manager.kill()
+        time.sleep(0.3)
+        assert "LOWER_UP" in device(lab.gw, "pop1")["flags"] and all(routes()), "nobody runs"
+        manager.start(config)
+        for family in (4, 6):
+            within(5, "transit by the learned routes", lambda f=family: lab.lan1.ping(FAR[f], count=1, wait=1) == 1, gw.tail)
+        after = device(lab.gw, "pop1")
+        assert (after["ifindex"], after["flags"]) == (before["ifindex"], before["flags"])
+        assert manager.names() == ["pop1"] and all(routes())
+        # What is announced now comes by the same sessions.
+        bird.show("disable net4")
+        within(5, "it is withdrawn", lambda: not routes()[0], daemons.tail)
+        assert all_sessions(frr) == up, f"{all_sessions(frr)}{daemons.tail()}"
+        # What is not wanted any more is let go, under the next one as well.
+        gw.reload(config.replace('device = "pop1"\n', ""))
+        within(3, "the device is gone", lambda: device(lab.gw, "pop1") is None)
+        assert manager.names() == []
+        gw.reload(config)
+        within(3, "it is back", lambda: is_ready(lab.gw, "pop1") and manager.names() == ["pop1"])
+        manager.kill()
+        manager.start(config.replace('device = "pop1"', 'device = "other"'))
+        within(3, "another one", lambda: is_ready(lab.gw, "other") and device(lab.gw, "pop1") is None)
+        within(2, "and kept instead", lambda: manager.names() == ["other"])
+    finally:
+        manager.kill()
+        manager.close()

@@ -27,12 +27,14 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod capabilities;
+mod fd_store;
 mod files;
 mod profile;
 mod supervisor;
 mod sys;
 mod syscalls;
 
+pub use fd_store::{FdStore, stored_descriptors};
 pub use files::directories_to;
 pub use profile::{Mode, Profile, Program, UnknownMode};
 pub use rustix::thread::CapabilitySet;

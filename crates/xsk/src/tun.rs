@@ -24,6 +24,21 @@ pub fn open(name: IfName) -> io::Result<File> {
     Ok(file)
 }
 
+/// The name of the device whose packets the file has.
+///
+/// # Errors
+/// The error of `ioctl`: `EBADFD` where the device has been deleted, `ENOTTY` for what is no TUN device.
+pub fn name(device: &File) -> io::Result<IfName> {
+    // SAFETY: an ifreq is plain data, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the request writes an ifreq, which lives until the call returns.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    let bytes: Vec<u8> =
+        request.ifr_name.iter().map(|c| c.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    let name = std::str::from_utf8(&bytes).ok().and_then(IfName::new);
+    name.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Has a device stay when it is closed, without carrier, until it is deleted as a link.
 ///
 /// # Errors

@@ -38,6 +38,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     for w in &running.warnings {
         tracing::warn!("{w}");
     }
+    let stored = sag_sandbox::stored_descriptors();
     let mut kernel = KernelView::open()?;
     let gateway = open_gateway(&running.config.dataplane)?;
     // Before there are other threads.
@@ -51,8 +52,8 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let writers = Writers::start()?;
     let settings = SettingsThread::start(environment::settings_file(&running.config.dataplane)?)
         .context("cannot start the thread of the kernel's settings")?;
-    let mut tunnel_devices =
-        TunnelDevices::start(waker.clone()).context("cannot start the thread of the tunnels' devices")?;
+    let mut tunnel_devices = TunnelDevices::start(waker.clone(), stored)
+        .context("cannot start the thread of the tunnels' devices")?;
     // The threads that write files are there: a log may be moved by a reload, or its file system mounted anew.
     confine::files(&running.config, path);
 

@@ -1,12 +1,17 @@
 //! Makes the devices of tunnels, keeps them as they are wanted, and removes those that no tunnel has any more.
+//!
+//! A TUN device has a carrier while somebody has it open. Where there is a service manager it has, too, so a restart or
+//! crash is nothing that routing daemons would see.
 
 use ipnet::IpNet;
 use sag_pipeline::tunnel::TunnelNo;
 use sag_rtnl::{Device, DeviceChange, DeviceEditor};
+use sag_sandbox::FdStore;
 use sag_xsk::{IfName, nic, tun};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// The alias of a device begins with it (`ip link`), and goes on with the tunnel's name: by it the next daemon knows
@@ -41,12 +46,16 @@ pub enum Change {
 struct Open {
     no: TunnelNo,
     ifindex: u32,
+    file: Arc<File>,
 }
 
 pub struct Keeper {
     editor: DeviceEditor,
     /// By name.
     open: BTreeMap<String, Open>,
+    /// Those that were open when the last daemon ended, by name.
+    stored: BTreeMap<String, File>,
+    store: FdStore,
     /// Nothing of an earlier daemon is left.
     is_clean: bool,
 }
@@ -55,8 +64,16 @@ pub struct Keeper {
 pub type Problems = BTreeMap<String, String>;
 
 impl Keeper {
-    pub fn open() -> sag_rtnl::Result<Keeper> {
-        Ok(Keeper { editor: DeviceEditor::open()?, open: BTreeMap::new(), is_clean: false })
+    /// `stored`: open devices that the service manager has kept for this process.
+    pub fn open(stored: Vec<File>) -> sag_rtnl::Result<Keeper> {
+        let named = |file: File| Some((tun::name(&file).ok()?.to_string(), file));
+        Ok(Keeper {
+            editor: DeviceEditor::open()?,
+            open: BTreeMap::new(),
+            stored: stored.into_iter().filter_map(named).collect(),
+            store: FdStore::new(),
+            is_clean: false,
+        })
     }
 
     /// One round: what differs is changed.
@@ -90,18 +107,35 @@ impl Keeper {
                 problems.insert(w.name.clone(), why);
             }
         }
+        for name in std::mem::take(&mut self.stored).into_keys() {
+            self.store.remove(&name);
+        }
         problems
     }
 
-    /// Lets go of devices that are not wanted, or not for the same tunnel.
+    /// Lets go of devices that are not wanted, and gives those that are another tunnel's now to that one.
     fn close_others(&mut self, wanted: &[Wanted], changed: &mut dyn FnMut(Change)) {
-        self.open.retain(|name, open| {
-            let keep = wanted.iter().any(|w| w.name == *name && w.no == open.no);
+        let wanted_of = |name: &str| wanted.iter().find(|w| w.name == name);
+        for (name, open) in self.open.iter().filter(|(name, o)| wanted_of(name).is_none_or(|w| w.no != o.no))
+        {
+            tracing::debug!(device = name, tunnel = open.no.get(), "let go");
+            changed(Change::Closed(open.no));
+        }
+        let store = &self.store;
+        self.open.retain(|name, _| {
+            let keep = wanted_of(name).is_some();
             if !keep {
-                changed(Change::Closed(open.no));
+                store.remove(name);
             }
             keep
         });
+        // Numbers may have changed places, so all are free first.
+        for (name, open) in &mut self.open {
+            if let Some(w) = wanted_of(name).filter(|w| w.no != open.no) {
+                open.no = w.no;
+                changed(Change::Opened(w.no, open.file.clone()));
+            }
+        }
     }
 
     fn keep_one(
@@ -119,9 +153,15 @@ impl Keeper {
         let mut there = there.cloned();
         let is_open = |ifindex| self.open.get(&w.name).is_some_and(|o| o.ifindex == ifindex);
         if !there.as_ref().is_some_and(|d| is_open(d.ifindex)) {
-            let ifindex = self.open_one(w, changed)?;
-            // A new one has neither address nor carrier of ours; one of a predecessor has what is in the list.
-            there = there.filter(|d| d.ifindex == ifindex).map(|d| Device { carrier: true, ..d });
+            let adopted = self.adopt(w, there.as_ref(), changed);
+            let ifindex = match adopted {
+                Some(ifindex) => ifindex,
+                None => self.open_one(w, changed)?,
+            };
+            // A new one has neither address nor carrier of ours; one of a predecessor has what is in the list. To open one
+            // gives it a carrier.
+            there = there.filter(|d| d.ifindex == ifindex);
+            there = there.map(|d| Device { carrier: d.carrier || adopted.is_none(), ..d });
             there.get_or_insert_with(|| Device {
                 ifindex,
                 name: w.name.clone(),
@@ -160,9 +200,29 @@ impl Keeper {
         done
     }
 
+    /// Takes over the device that is there, if the service manager has kept it open.
+    fn adopt(&mut self, w: &Wanted, there: Option<&Device>, changed: &mut dyn FnMut(Change)) -> Option<u32> {
+        let file = self.stored.remove(&w.name)?;
+        let is_it = tun::name(&file).is_ok_and(|name| name.as_str() == w.name);
+        let Some(device) = there.filter(|_| is_it) else {
+            self.store.remove(&w.name);
+            return None;
+        };
+        tracing::info!(device = w.name, "the device has been open all the while");
+        self.note_open(w, device.ifindex, file, changed);
+        Some(device.ifindex)
+    }
+
+    fn note_open(&mut self, w: &Wanted, ifindex: u32, file: File, changed: &mut dyn FnMut(Change)) {
+        let file = Arc::new(file);
+        self.open.insert(w.name.clone(), Open { no: w.no, ifindex, file: file.clone() });
+        changed(Change::Opened(w.no, file));
+    }
+
     fn open_one(&mut self, w: &Wanted, changed: &mut dyn FnMut(Change)) -> Result<u32, String> {
         if let Some(gone) = self.open.remove(&w.name) {
             changed(Change::Closed(gone.no));
+            self.store.remove(&w.name);
         }
         let failed = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what} it: {error}");
         let name = IfName::new(&w.name).ok_or_else(|| "no device can have this name".to_owned())?;
@@ -176,8 +236,8 @@ impl Keeper {
         let change = DeviceChange { alias: Some(&w.alias()), ..DeviceChange::default() };
         self.editor.change(ifindex, &change).map_err(|e| failed("name", &e))?;
         tun::persist(&file).map_err(|e| failed("keep", &e))?;
-        self.open.insert(w.name.clone(), Open { no: w.no, ifindex });
-        changed(Change::Opened(w.no, Arc::new(file)));
+        self.store.put(&w.name, file.as_fd());
+        self.note_open(w, ifindex, file, changed);
         Ok(ifindex)
     }
 }

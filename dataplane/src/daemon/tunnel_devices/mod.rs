@@ -22,6 +22,7 @@ use sag_rtnl::{ConfigRoute, ConfigRoutes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,8 +52,8 @@ pub struct TunnelDevices {
 
 impl TunnelDevices {
     /// Starts the thread that makes devices. It has the access to files that the caller has, and calls the control
-    /// thread by `waker`.
-    pub fn start(waker: Arc<Waker>) -> io::Result<TunnelDevices> {
+    /// thread by `waker`. `stored`: what the service manager has kept.
+    pub fn start(waker: Arc<Waker>, stored: Vec<OwnedFd>) -> io::Result<TunnelDevices> {
         let (to, inbox) = unbounded();
         let (out, changes) = unbounded();
         let (problems, notice) = (Arc::new(Mutex::new(Problems::new())), Arc::new(AtomicBool::new(false)));
@@ -62,7 +63,8 @@ impl TunnelDevices {
                 let _ = waker.wake();
             }
         };
-        let work = move || run(&inbox, &shown, &noticed, say);
+        let stored = stored.into_iter().map(File::from).collect();
+        let work = move || run(&inbox, stored, (&shown, &noticed), say);
         std::thread::Builder::new().name("tunnel-devices".into()).spawn(work)?;
         Ok(TunnelDevices { to, changes, last: Vec::new(), last_routes: None, notice, problems, reader: None })
     }
@@ -155,8 +157,13 @@ impl TunnelDevices {
     }
 }
 
-fn run(inbox: &Receiver<Message>, shown: &Mutex<Problems>, notice: &AtomicBool, say: impl Fn(Change)) {
-    let mut keeper = match Keeper::open() {
+fn run(
+    inbox: &Receiver<Message>,
+    stored: Vec<File>,
+    (shown, notice): (&Mutex<Problems>, &AtomicBool),
+    say: impl Fn(Change),
+) {
+    let mut keeper = match Keeper::open(stored) {
         Ok(keeper) => keeper,
         Err(error) => {
             tracing::error!(%error, "tunnels get no devices");
