@@ -27,29 +27,10 @@ fn config(dir: &Path, more: &str) -> Config {
     Config::load(&file, |_| None).expect("a configuration")
 }
 
-fn link() -> Link {
-    Link {
-        ifindex: 0,
-        name: String::new(),
-        mac: None,
-        mtu: 1500,
-        up: true,
-        running: false,
-        loopback: false,
-        kind: None,
-        parent: None,
-        vlan: None,
-        rx_queues: 1,
-        tx_queues: 1,
-        master: None,
-        vrf_table: None,
-    }
-}
-
 /// A machine on which lan-b has two addresses.
 fn tables() -> Tables {
     let mut out = Tables::default();
-    out.insert_link(Link { ifindex: 7, name: "lan-b".into(), running: true, ..link() });
+    out.insert_link(Link::new(7, "lan-b"));
     for (addr, prefix_len) in [("10.4.0.1", 24), ("2001:db8::1", 64)] {
         out.insert_address(Address {
             ifindex: 7,

@@ -6,22 +6,7 @@ use sag_rtnl::Address;
 use serde_json::json;
 
 fn link(ifindex: u32, name: &str, running: bool) -> Link {
-    Link {
-        ifindex,
-        name: name.to_owned(),
-        mac: None,
-        mtu: 1500,
-        up: true,
-        running,
-        loopback: false,
-        kind: None,
-        parent: None,
-        vlan: None,
-        rx_queues: 1,
-        tx_queues: 1,
-        master: None,
-        vrf_table: None,
-    }
+    Link { running, ..Link::new(ifindex, name) }
 }
 
 /// eth1 is the LAN port, eth3 the leased line.

@@ -26,6 +26,7 @@ from harness.lab import Gateway, Lab
 from harness.nat import Peers, hide_the_inside
 from harness.net import CommandError, run
 from harness.port_counters import PacketAccounting
+from harness.routers import Daemons
 from harness.tunnels import Far
 from harness.wire import Sender, Sniffer
 
@@ -136,6 +137,17 @@ def lab():
 def far(lab):
     """The far end of tunnels: another gateway behind the lab's provider, with a branch of its own."""
     it = Far(lab)
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def daemons(lab):
+    """Routing daemons that end with the test."""
+    folder = lab.run_dir / "daemons"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    it = Daemons(folder)
     yield it
     it.close()
 

@@ -3,7 +3,6 @@ routers run. XDP forwards meanwhile, in native and in generic mode."""
 
 import contextlib
 import json
-import shutil
 import signal
 import socket
 import struct
@@ -13,7 +12,7 @@ import pytest
 
 from harness.config import lab_config
 from harness.lab import Addresses as A
-from harness.routers import Bird, Daemons, Frr, Keepalived, Vrrp, dnsmasq
+from harness.routers import Bird, Frr, Keepalived, Vrrp, dnsmasq
 from harness.waiting import within
 from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked
 
@@ -47,16 +46,6 @@ def router(gw_with, accounting, mode):
         accounting.close()
     assert gw.ports()["0"]["xdp_mode"] == ("native" if mode == "auto" else "generic")
     return gw
-
-
-@pytest.fixture
-def daemons(lab):
-    folder = lab.run_dir / "daemons"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    it = Daemons(folder)
-    yield it
-    it.close()
 
 
 @contextlib.contextmanager

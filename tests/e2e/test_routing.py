@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, w
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.net import run
-from harness.routers import FRR_DIR, SETUP, BirdDaemon, Daemons, FrrDaemons
+from harness.routers import FRR_DIR, SETUP, BirdDaemon, FrrDaemons
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
@@ -62,16 +61,6 @@ def branch(lab, gateway, cloud, place):
     yield it
     agent.stop()
     assert not daemons_of(place), "the daemons end with the agent"
-
-
-@pytest.fixture
-def daemons(lab):
-    folder = lab.run_dir / "daemons"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    it = Daemons(folder)
-    yield it
-    it.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import time
 
@@ -10,7 +9,7 @@ import pytest
 
 from harness.fd_store import ServiceManager
 from harness.port_counters import restarted
-from harness.routers import BirdBgp, Daemons, FrrBgp
+from harness.routers import BirdBgp, FrrBgp
 from harness.traffic import iperf, process
 from harness.tunnels import BRANCH_NET, FAR, FAR_NET, esp_keys, gateway_config, to_far, tunnel, tunnels, turned
 from harness.waiting import within
@@ -230,16 +229,6 @@ def test_routes_of_the_kernel_by_the_device_lead_into_the_tunnel(gw_changed, far
         next(r for r in gw.ctl("routes")["routes"] if r["destination"] == "10.77.0.0/24")))
     lab.gw.ip("route del 10.77.0.0/24")
     lab.gw.ip("route del fd77::/64")
-
-
-@pytest.fixture
-def daemons(lab):
-    folder = lab.run_dir / "daemons"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    it = Daemons(folder)
-    yield it
-    it.close()
 
 
 @pytest.mark.parametrize(("kind", "outer"), [("gre", 4), ("esp", 6)], ids=str)

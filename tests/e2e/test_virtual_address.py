@@ -1,6 +1,5 @@
 """A virtual address of a LAN port by calls of the official SDK: the gateway and another router that run keepalived."""
 
-import shutil
 import signal
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
-from harness.routers import Daemons, Keepalived, Vrrp, program
+from harness.routers import Keepalived, Vrrp, program
 from test_routing import routing
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
@@ -35,16 +34,6 @@ def branch(lab, gateway, place, tmp_path_factory):
         within(10, "first contact", it.in_force, agent.tail)
         yield it
         agent.stop()
-
-
-@pytest.fixture
-def daemons(lab):
-    folder = lab.run_dir / "daemons"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    it = Daemons(folder)
-    yield it
-    it.close()
 
 
 def has(lab):

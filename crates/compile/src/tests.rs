@@ -55,20 +55,9 @@ fn ip(s: &str) -> IpAddr {
 
 fn link(ifindex: u32, name: &str) -> Link {
     Link {
-        ifindex,
-        name: name.into(),
         mac: Some(MacAddr([2, 0, 0, 0, 0, ifindex as u8])),
-        mtu: 1500,
-        up: true,
-        running: true,
-        loopback: false,
         kind: Some("veth".into()),
-        parent: None,
-        vlan: None,
-        rx_queues: 1,
-        tx_queues: 1,
-        master: None,
-        vrf_table: None,
+        ..Link::new(ifindex, name)
     }
 }
 

@@ -10,7 +10,6 @@ use crate::wire::{self, attributes, ip, text, u8_at, u32_at};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use std::net::IpAddr;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -99,7 +98,7 @@ impl DeviceEditor {
         }
         let head = link_header(ifindex, change.up);
         let message = |seq| wire::request(RTM_NEWLINK, NLM_F_ACK, &head, &list, seq);
-        self.ask("change device", None, ifindex, message, &[])
+        self.requester.change("change device", None, ifindex, message, &[])
     }
 
     /// Deletes a device.
@@ -109,7 +108,7 @@ impl DeviceEditor {
     pub fn delete(&mut self, ifindex: u32) -> Result<()> {
         let head = link_header(ifindex, None);
         let message = |seq| wire::request(RTM_DELLINK, NLM_F_ACK, &head, &[], seq);
-        self.ask("delete device", None, ifindex, message, &[libc::ENODEV])
+        self.requester.change("delete device", None, ifindex, message, &[libc::ENODEV])
     }
 
     /// The addresses of all devices that bear [`PROTOCOL_CONFIG`], or any (`false`).
@@ -132,7 +131,7 @@ impl DeviceEditor {
     pub fn add_address(&mut self, ifindex: u32, net: IpNet) -> Result<()> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         let message = |seq| address_message(RTM_NEWADDR, flags, ifindex, net, seq);
-        self.ask("add address", Some(net.addr()), ifindex, message, &[])
+        self.requester.change("add address", Some(net.addr()), ifindex, message, &[])
     }
 
     /// Removes an address.
@@ -142,24 +141,7 @@ impl DeviceEditor {
     pub fn remove_address(&mut self, ifindex: u32, net: IpNet) -> Result<()> {
         let message = |seq| address_message(RTM_DELADDR, NLM_F_ACK, ifindex, net, seq);
         let harmless = [libc::EADDRNOTAVAIL, libc::ENODEV];
-        self.ask("remove address", Some(net.addr()), ifindex, message, &harmless)
-    }
-
-    fn ask(
-        &mut self,
-        what: &'static str,
-        ip: Option<IpAddr>,
-        ifindex: u32,
-        message: impl Fn(u32) -> Vec<u8>,
-        harmless: &[i32],
-    ) -> Result<()> {
-        match self.requester.request(what, message, |_| {})? {
-            Err(e) if !e.raw_os_error().is_some_and(|c| harmless.contains(&c)) => match ip {
-                Some(ip) => Err(Error::neighbor(what, ip, ifindex, e)),
-                None => Err(Error::Device { request: what, ifindex, source: e }),
-            },
-            _ => Ok(()),
-        }
+        self.requester.change("remove address", Some(net.addr()), ifindex, message, &harmless)
     }
 }
 

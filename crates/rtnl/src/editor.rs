@@ -1,6 +1,6 @@
 //! [`Editor`]: sets and removes addresses and default routes of an interface.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::request;
 use crate::socket::Requester;
 use ipnet::Ipv4Net;
@@ -70,11 +70,6 @@ impl Editor {
         harmless: &[i32],
         message: impl Fn(u32) -> Vec<u8>,
     ) -> Result<()> {
-        match self.requester.request(what, message, |_| {})? {
-            Err(e) if !e.raw_os_error().is_some_and(|c| harmless.contains(&c)) => {
-                Err(Error::neighbor(what, IpAddr::V4(ip), ifindex, e))
-            }
-            _ => Ok(()),
-        }
+        self.requester.change(what, Some(IpAddr::V4(ip)), ifindex, message, harmless)
     }
 }

@@ -65,22 +65,7 @@ mod tests {
     use crate::types::{Link, Neighbor};
 
     fn link(running: bool) -> Link {
-        Link {
-            ifindex: 7,
-            name: "a0".to_owned(),
-            mac: None,
-            mtu: 1500,
-            up: true,
-            running,
-            loopback: false,
-            kind: None,
-            parent: None,
-            vlan: None,
-            rx_queues: 1,
-            tx_queues: 1,
-            master: None,
-            vrf_table: None,
-        }
+        Link { running, ..Link::new(7, "a0") }
     }
 
     fn neighbor(ip: IpAddr, state: NeighborState, managed: bool) -> Neighbor {

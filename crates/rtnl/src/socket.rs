@@ -10,6 +10,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -178,6 +179,25 @@ impl Requester {
                     End::Refused(e) => return Ok(Err(e)),
                 }
             }
+        }
+    }
+
+    /// Sends a change of what an interface has, and gives its refusal a name. Errors that `harmless` lists say that it
+    /// is as wanted already.
+    pub fn change(
+        &mut self,
+        what: &'static str,
+        ip: Option<IpAddr>,
+        ifindex: u32,
+        message: impl Fn(u32) -> Vec<u8>,
+        harmless: &[i32],
+    ) -> Result<()> {
+        match self.request(what, message, |_| {})? {
+            Err(e) if !e.raw_os_error().is_some_and(|c| harmless.contains(&c)) => Err(match ip {
+                Some(ip) => Error::neighbor(what, ip, ifindex, e),
+                None => Error::Device { request: what, ifindex, source: e },
+            }),
+            _ => Ok(()),
         }
     }
 }

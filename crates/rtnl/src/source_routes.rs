@@ -120,7 +120,7 @@ impl SourceRoutes {
         self.routes.retain(|r| routes.contains(r));
         for &route in routes.difference(&self.routes.clone()) {
             let (v6, line, ifindex, via) = route;
-            match self.ask(
+            match self.requester.change(
                 "set a default route",
                 via,
                 ifindex,
@@ -137,7 +137,7 @@ impl SourceRoutes {
         let rules: BTreeSet<Rule> = wanted.iter().filter(usable).flat_map(Rule::pair).collect();
         for &rule in rules.difference(&self.rules.clone()) {
             let add = |seq| rule_message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, &rule, seq);
-            match self.ask("add a rule for", Some(rule.from), 0, add, &[libc::EEXIST]) {
+            match self.requester.change("add a rule for", Some(rule.from), 0, add, &[libc::EEXIST]) {
                 Ok(()) => {
                     self.rules.insert(rule);
                 }
@@ -146,7 +146,7 @@ impl SourceRoutes {
         }
         for rule in self.rules.clone().difference(&rules) {
             let delete = |seq| rule_message(RTM_DELRULE, 0, rule, seq);
-            match self.ask("remove the rule for", Some(rule.from), 0, delete, &[libc::ENOENT]) {
+            match self.requester.change("remove the rule for", Some(rule.from), 0, delete, &[libc::ENOENT]) {
                 Ok(()) => {
                     self.rules.remove(rule);
                     self.remove_route_behind(rule)?;
@@ -170,29 +170,12 @@ impl SourceRoutes {
             let head = route_header(v6, libc::RT_SCOPE_NOWHERE, 0, 0);
             request(RTM_DELROUTE, NLM_F_ACK, &head, &table, seq)
         };
-        self.ask("remove the default route for", Some(gone.from), 0, delete, &[libc::ESRCH])
+        self.requester.change("remove the default route for", Some(gone.from), 0, delete, &[libc::ESRCH])
     }
 
     /// The links have changed: routes may have gone with them.
     pub fn forget_routes(&mut self) {
         self.routes.clear();
-    }
-
-    fn ask(
-        &mut self,
-        what: &'static str,
-        ip: Option<IpAddr>,
-        ifindex: u32,
-        message: impl Fn(u32) -> Vec<u8>,
-        harmless: &[i32],
-    ) -> Result<()> {
-        match self.requester.request(what, message, |_| {})? {
-            Err(e) if !e.raw_os_error().is_some_and(|c| harmless.contains(&c)) => {
-                let ip = ip.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-                Err(Error::neighbor(what, ip, ifindex, e))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

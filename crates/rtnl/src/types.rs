@@ -39,6 +39,29 @@ pub struct Link {
     pub vrf_table: Option<u32>,
 }
 
+impl Link {
+    /// An interface that is up and runs, and of which no more is known.
+    #[must_use]
+    pub fn new(ifindex: u32, name: &str) -> Link {
+        Link {
+            ifindex,
+            name: name.to_owned(),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            running: true,
+            loopback: false,
+            kind: None,
+            parent: None,
+            vlan: None,
+            rx_queues: 1,
+            tx_queues: 1,
+            master: None,
+            vrf_table: None,
+        }
+    }
+}
+
 /// How far an address is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {

@@ -27,20 +27,11 @@ pub(super) fn link(bytes: &[u8], gone: bool) -> Result<Option<Event>, Malformed>
     let has = |flag: i32| flags & flag as u32 != 0;
     let up = has(libc::IFF_UP);
     let mut link = Link {
-        ifindex,
-        name: String::new(),
-        mac: None,
         mtu: 0,
         up,
         running: up && has(libc::IFF_RUNNING) && has(libc::IFF_LOWER_UP),
         loopback: has(libc::IFF_LOOPBACK),
-        kind: None,
-        parent: None,
-        vlan: None,
-        rx_queues: 1,
-        tx_queues: 1,
-        master: None,
-        vrf_table: None,
+        ..Link::new(ifindex, "")
     };
     let mut elsewhere = false;
     for (kind, value) in attributes(&bytes[16..]) {

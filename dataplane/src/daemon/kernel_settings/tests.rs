@@ -139,22 +139,8 @@ fn a_card_below_a_port_hands_over_packets_as_they_arrive() {
 }
 
 fn link(ifindex: u32, kind: &str, parent: Option<u32>, master: Option<u32>) -> sag_rtnl::Link {
-    sag_rtnl::Link {
-        ifindex,
-        name: format!("dev{ifindex}"),
-        mac: None,
-        mtu: 1500,
-        up: true,
-        running: true,
-        loopback: false,
-        kind: (!kind.is_empty()).then(|| kind.to_owned()),
-        parent,
-        vlan: None,
-        rx_queues: 1,
-        tx_queues: 1,
-        master,
-        vrf_table: None,
-    }
+    let kind = (!kind.is_empty()).then(|| kind.to_owned());
+    sag_rtnl::Link { kind, parent, master, ..sag_rtnl::Link::new(ifindex, &format!("dev{ifindex}")) }
 }
 
 #[test]
