@@ -76,6 +76,15 @@ static __always_inline bool gw_begins(struct xdp_md *ctx)
 }
 
 /*
+ * An echo reply where NAT64 is on: it may be of a session whose record is not where gw_find64() looks. A worker has it, and
+ * gives replies to the gateway's own pings to the kernel.
+ */
+static __always_inline bool gw_echo_reply64(__u64 l4, __u8 punt)
+{
+	return (__u8)(l4 >> 32) == GW_ICMP && !(__u16)l4 && gw_nat64_on(punt);
+}
+
+/*
  * Whose a packet to `dst` is: GW_CONTINUE, no address of this box. An address may be shared with the
  * hosts behind NAT. Then what may belong to a mapping and to no socket of the box is a worker's, which
  * knows its fragments and what ICMP errors are about; the rest is the kernel's. GW_DROP: a SYN from the Internet for which
@@ -90,7 +99,6 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 	const __u32 *value = bpf_map_lookup_elem(&gw_local4, &dst);
 	__u8 proto = l4 >> 32;
 	__u32 local;
-	bool inside;
 
 	if (!value)
 		return GW_CONTINUE;
@@ -98,40 +106,22 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 	if (!gw_same_vrf(local, l4))
 		return GW_CONTINUE;
 	if (!(local & ~(GW_LOCAL_ON | GW_LOCAL_VRF)) || punt == GW_PUNT_MALFORMED)
-		return GW_KERNEL;
+		return gw_echo_reply64(l4, punt) ? GW_WORKER : GW_KERNEL;
 	if (local & GW_LOCAL_TUNNEL && gw_tunneled4(addrs, l4, punt, icmp_type))
 		return GW_WORKER;
 	if (punt == GW_PUNT_FRAGMENT)
 		return GW_WORKER;
-	inside = local & GW_LOCAL_ANY;
-	if (punt == GW_PUNT_ICMP) {
-		inside |= gw_icmp_error(icmp_type);
-	} else if (proto == GW_TCP || proto == GW_UDP) {
-		inside |= gw_nat_port(local, proto, bpf_ntohs(l4 >> 16));
-		if (!inside && local & GW_LOCAL_SILENT && proto == GW_TCP && (l4 >> 40 & 3) == GW_ZONE_WAN)
-			return gw_begins(ctx) && !gw_tcp_wanted(ctx, addrs, dst, l4) ? GW_DROP : GW_KERNEL;
-		inside = inside && !gw_owned4(ctx, addrs, dst, l4);
+	if (punt == GW_PUNT_ICMP)
+		return local & GW_LOCAL_ANY || gw_icmp_error(icmp_type) ? GW_WORKER : GW_KERNEL;
+	if (proto != GW_TCP && proto != GW_UDP)
+		return local & GW_LOCAL_ANY || gw_echo_reply64(l4, punt) ? GW_WORKER : GW_KERNEL;
+	if (!(local & GW_LOCAL_ANY) && !gw_nat_port(local, proto, bpf_ntohs(l4 >> 16))) {
+		if (local & GW_LOCAL_SILENT && proto == GW_TCP && (l4 >> 40 & 3) == GW_ZONE_WAN && gw_begins(ctx) &&
+		    !gw_tcp_wanted(ctx, addrs, dst, l4))
+			return GW_DROP;
+		return GW_KERNEL;
 	}
-	return inside ? GW_WORKER : GW_KERNEL;
-}
-
-/*
- * The same where IPv4 packets may be of NAT64 sessions: then the session's record is above the verdict, and a worker has the
- * packet. So it has an echo reply for which none is found, which may be of a session whose record is not where it is
- * looked for; the replies to the gateway's own pings it gives to the kernel.
- */
-__noinline __u32 gw_nat64_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 punt, __u8 icmp_type)
-{
-	bool on = punt == GW_PUNT_MISS && GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_NAT64;
-	__u32 record = on ? gw_find64(addrs, l4) : 0;
-	__u32 owner;
-
-	if (record)
-		return record << 8 | GW_CONTINUE;
-	owner = gw_local4_owner(ctx, addrs, l4, punt, icmp_type) & 0xFF;
-	if (on && owner == GW_KERNEL && (__u8)(l4 >> 32) == GW_ICMP && !(__u16)l4)
-		return GW_WORKER;
-	return owner;
+	return gw_owned4(ctx, addrs, dst, l4) ? GW_KERNEL : GW_WORKER;
 }
 
 static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_ip4 *ip,
@@ -139,18 +129,25 @@ static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_pac
 {
 	__u64 addrs = ip->src | (__u64)ip->dst << 32;
 	__u32 dst = ip->dst;
+	__u64 l4 = gw_l4_in_vrf(pkt, key->l4);
 	__u8 first = dst;
-	__u32 owner;
+	__u32 record, owner;
 
 	/* Multicast 224/4 and limited broadcast. */
 	if (first >= 224 && (first < 240 || dst == 0xFFFFFFFF))
 		return GW_KERNEL;
 	if (unlikely(gw_may_be_offer(pkt, key)) && gw_dhcp_offer(ctx, pkt->vlan ? 18 : 14))
 		return GW_KERNEL;
-	owner = gw_nat64_owner(ctx, addrs, gw_l4_in_vrf(pkt, key->l4), pkt->punt, s->icmp_type);
+	/*
+	 * NAT64 sessions are a worker's, and their addresses may be this box's own. Asked for here and not in a function that
+	 * calls both: each frame on the way down counts in 32 bytes on Linux 6.1, and 512 are all there are.
+	 */
+	record = gw_find64(addrs, l4, pkt->punt);
 	/* The flood guard lets what belongs to a session pass, but no SYN. */
-	pkt->record = owner >> 8 & ((s->tcp_flags_xack >> 1 & 1) - 1);
-	owner &= 0xFF;
+	pkt->record = record & ((s->tcp_flags_xack >> 1 & 1) - 1);
+	if (record)
+		return GW_WORKER;
+	owner = gw_local4_owner(ctx, addrs, l4, pkt->punt, s->icmp_type);
 	if (owner == GW_KERNEL)
 		return GW_KERNEL;
 	if (owner == GW_DROP)

@@ -209,12 +209,18 @@ static __always_inline struct gw_flow6 *gw_find6(const struct gw_key6 *key, __u3
 	return r ?: gw_scan6(base + ((__u32)(hash >> 24) & mask), hash >> 56, key, found);
 }
 
+/* Whether a packet without a session of its family may be of a NAT64 session. */
+static __always_inline bool gw_nat64_on(__u8 punt)
+{
+	return punt == GW_PUNT_MISS && GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_NAT64;
+}
+
 /*
  * The record of the NAT64 session that an IPv4 packet belongs to, 0 = none or not where its hash wants it. It is in the
  * table of IPv6, under addresses of ::ffff:0:0/96 (crates/pipeline/src/family.rs). A program of its own to the verifier,
  * for which a look at one record is cheap.
  */
-__noinline __u32 gw_find64(__u64 addrs, __u64 l4)
+__noinline __u32 gw_find64(__u64 addrs, __u64 l4, __u8 punt)
 {
 	__u8 proto = l4 >> 32;
 	struct gw_key6 key = {
@@ -226,6 +232,8 @@ __noinline __u32 gw_find64(__u64 addrs, __u64 l4)
 	struct gw_flow6 *r;
 	__u32 n;
 
+	if (!gw_nat64_on(punt))
+		return 0;
 	if (proto == GW_ICMP6)
 		return 0;
 	if (proto == GW_ICMP)

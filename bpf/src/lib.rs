@@ -49,6 +49,7 @@ mod pins;
 mod preflight;
 mod repair;
 mod skel;
+mod stack;
 mod stats;
 mod syn;
 mod sys;

@@ -10,6 +10,7 @@ use crate::mapped::Mapped;
 use crate::maps::{Maps, open_maps};
 use crate::pins::{self, PinDir};
 use crate::skel::{GwSkelBuilder, OpenGwMaps, types};
+use crate::stack;
 use crate::sys;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
@@ -98,6 +99,7 @@ impl Gateway {
             |prog: BorrowedFd<'_>| prog.try_clone_to_owned().map_err(|e| kernel("open program")(e.into()));
         let prog = own(skel.progs.gw_ingress.as_fd())?;
         let inject = Injector::new(own(skel.progs.gw_inject.as_fd())?);
+        let stack_bytes = stack::deepest(skel.progs.gw_ingress.insns());
         let mapped = Mapped::new(&maps).map_err(|e| kernel("map memory")(e.into()))?;
 
         if reused {
@@ -106,7 +108,9 @@ impl Gateway {
             mapped.shared.control.abi_version.store(ABI_VERSION, Ordering::Release);
             pin_all(&pins, &maps, &prog, std::iter::empty())?;
         }
-        Ok(Gateway::new(pins, maps, mapped, prog, inject, lock, reused))
+        let mut gateway = Gateway::new(pins, maps, mapped, prog, inject, lock, reused);
+        gateway.stack_bytes = stack_bytes;
+        Ok(gateway)
     }
 }
 
