@@ -328,11 +328,17 @@ fn ten_thousand_routes() {
         ip_batch(&batch("add", 10_000));
         let loaded = begun.elapsed();
         let begun = Instant::now();
-        let changes = w.poll();
+        // A poll takes some thousands at most.
+        let mut named = 0;
+        while transit(w.tables()) < 10_000 {
+            let changes = w.poll();
+            assert!(!changes.resynced, "they fit the buffer");
+            let more = changes.prefixes.iter().filter(|p| p.to_string().starts_with("10.")).count();
+            assert!((1..=4096).contains(&more), "{more} after {named}");
+            named += more;
+        }
         println!("10,000 routes: ip needs {loaded:?}, the mirror {:?}", begun.elapsed());
-        assert!(!changes.resynced, "they fit the buffer");
-        let named = changes.prefixes.iter().filter(|p| p.to_string().starts_with("10.")).count();
-        assert_eq!((named, transit(w.tables())), (10_000, 10_000));
+        assert_eq!(named, 10_000);
         w.same_as_kernel("10,000 routes");
         let begun = Instant::now();
         let fresh = sag_rtnl::Mirror::open().unwrap();
