@@ -199,13 +199,16 @@ def test_the_carrier_is_the_far_ends_liveness(gw_changed, far, lab):
     kind, _, theirs = keys_of("ipip")
     far.use(far.config(kind, 4, **theirs, **THEIRS, probe_interval=50))
     within(5, "a carrier", lambda: "LOWER_UP" in device(lab.gw, "pop1")["flags"])
+    # Without probes: at twenty a second from either end the counters of device and gateway are never read of one moment.
+    both_ends(gw_changed, far, lab)
 
 
 def test_a_peer_has_so_much_of_a_worker(gw_changed, far, lab):
     gw = both_ends(gw_changed, far, lab, device_rate=20)
     got = lab.inet.ping(NEAR_END[4], count=60, interval=0.001)
     dropped = sum(n for (_, reason), n in gw.drops().items() if reason == "tunnel-local-rate")
-    assert 11 <= got < 40 and dropped >= 20, (got, dropped)
+    # A burst of ten and what comes while they go; membership reports of the far kernel count as well.
+    assert 8 <= got < 40 and dropped >= 20, (got, dropped)
 
 
 def test_routes_of_the_kernel_by_the_device_lead_into_the_tunnel(gw_changed, far, lab):
