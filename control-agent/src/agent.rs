@@ -321,6 +321,7 @@ impl Agent {
             {
                 self.complain(&fault);
             }
+            self.route_checks();
             if self.applier.lan.tend() {
                 self.report_soon();
             }
@@ -334,6 +335,12 @@ impl Agent {
         if now >= self.report_at {
             self.report();
         }
+    }
+
+    /// Health checks go the way of the traffic that they are about.
+    fn route_checks(&mut self) {
+        let applier = &mut self.applier;
+        self.checks.go_by(|dst| applier.device_to(dst));
     }
 
     /// Leaves the network when the cloud has not been heard for too long: whoever has cut the device off may have it open on
@@ -397,6 +404,7 @@ impl Agent {
                 }
                 self.complaint.clear();
                 self.checks.set(&f.desired.known_checks());
+                self.route_checks();
                 self.probes.set(&f.desired.probes);
                 self.finish(&f, String::new());
             }

@@ -16,6 +16,7 @@ use sag_model::control::{self, PublicKey};
 use sag_southbound::{Acceptance, AnnouncedLine, Announcement, Deviation, EPOCH_AHEAD, IdentityKey};
 use serde::{Deserialize, Serialize};
 
+use crate::client::address_of;
 use crate::clock::unix_now;
 use crate::compile::{Base, Compiled, compile};
 use crate::config::{Config, Dhcp};
@@ -27,7 +28,7 @@ use crate::health::Verdict;
 use crate::identity;
 use crate::lan_services::LanServer;
 use crate::lines::{Lines, Quality};
-use crate::overlay::{LocalEndpoint, peer_key};
+use crate::overlay::{LocalEndpoint, device_to, peer_key};
 use crate::peers::{Peers, PeersFile};
 use crate::routing::{self, Routing};
 use crate::status::NetworkStatus;
@@ -301,6 +302,7 @@ impl Applier {
             fit: self.quality.fit(now),
             gateway: self.config.smart_ag_id.clone(),
             sn: self.config.smart_ag_sn.clone(),
+            cloud: address_of(&self.config.endpoint),
             fec: self.config.optimization,
             trust: self.config.trust.clone(),
             known,
@@ -335,6 +337,14 @@ impl Applier {
         let Some(system) = &mut self.system else { return Ok(Vec::new()) };
         let tables = system.tables().map_err(|e| Fault::Unavailable(e.to_string()))?;
         Ok(addresses(present(tables)))
+    }
+
+    /// The device by which packets to an address go into the network of the configuration in force.
+    pub fn device_to(&mut self, dst: IpAddr) -> Option<String> {
+        let current = self.current.as_ref().filter(|c| !c.compiled.tunnels.is_empty())?;
+        let tables = self.system.as_mut()?.tables().ok()?;
+        let running = |device: &str| tables.link_named(device).map(|l| l.running);
+        device_to(dst, &current.compiled.tunnels, running)
     }
 
     /// Seconds since 1970, by the cloud's clock.

@@ -1,5 +1,6 @@
 //! One signed call after the other to the cloud API.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,6 +71,12 @@ impl CallError {
 pub type Result<T> = std::result::Result<T, CallError>;
 
 /// Parameters as [`Client::call`] takes them.
+/// The address of an endpoint that is not a name.
+pub fn address_of(endpoint: &str) -> Option<Ipv4Addr> {
+    let (_, authority) = endpoint.split_once("://")?;
+    authority.split(':').next()?.parse().ok()
+}
+
 pub fn borrowed(parameters: &Parameters) -> Vec<(&str, &str)> {
     parameters.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
@@ -361,6 +368,16 @@ mod tests {
         let start = std::time::Instant::now();
         assert!(c.call::<Value>("X", &[], &[], Duration::ZERO).is_err());
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn an_endpoint_may_be_an_address() {
+        let address = |endpoint: &str| address_of(endpoint).map(|a| a.to_string()).unwrap_or_default();
+        assert_eq!(address("http://192.0.2.9:8180"), "192.0.2.9");
+        assert_eq!(address("https://192.0.2.9"), "192.0.2.9");
+        for other in ["https://smartag.example.com", "https://[2001:db8::1]:443", "192.0.2.9"] {
+            assert_eq!(address(other), "");
+        }
     }
 
     #[test]

@@ -3,10 +3,13 @@
 //! A round sends `count` requests. It is good if one is answered within the timeout and, with an RTT
 //! threshold, the mean time is below it. `fails` lost rounds in a row, or `rtt_fails` slow ones, make
 //! the check fail; the next good round makes it pass again.
+//!
+//! What is in a block of another member of the network is probed by the device of a tunnel, whether there is a route or not:
+//! the verdict may be what takes the route away, and a request that goes elsewhere then would never find it well again.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -104,6 +107,7 @@ impl Thresholds {
 struct Running {
     check: HealthCheck,
     stop: Arc<AtomicBool>,
+    device: Arc<Mutex<Option<String>>>,
 }
 
 /// The checks that run, a thread each.
@@ -127,6 +131,18 @@ impl Checks {
         self.states().into_iter().map(|(id, s)| (id, s.verdict)).collect()
     }
 
+    /// Has requests leave by the device that `device_to` names for their destination, if any, from the next round on.
+    pub fn go_by(&self, mut device_to: impl FnMut(IpAddr) -> Option<String>) {
+        for r in self.running.values() {
+            let device = r.check.dst.parse().ok().and_then(&mut device_to);
+            let mut now = r.device.lock().unwrap_or_else(PoisonError::into_inner);
+            if *now != device {
+                tracing::debug!(check = r.check.id, ?device, "requests leave by another device");
+                *now = device;
+            }
+        }
+    }
+
     /// Starts, stops and restarts; checks that did not change go on as they are.
     pub fn set(&mut self, checks: &[HealthCheck]) {
         self.running.retain(|id, r| {
@@ -141,7 +157,7 @@ impl Checks {
             if self.running.contains_key(&check.id) {
                 continue;
             }
-            let stop = Arc::new(AtomicBool::new(false));
+            let (stop, device) = (Arc::new(AtomicBool::new(false)), Arc::default());
             self.states
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -149,6 +165,7 @@ impl Checks {
             let worker = Worker {
                 check: check.clone(),
                 stop: stop.clone(),
+                device: Arc::clone(&device),
                 states: self.states.clone(),
                 changed: self.changed.clone(),
             };
@@ -157,7 +174,7 @@ impl Checks {
                 tracing::error!(%error, check = check.id, "cannot start a thread for the health check");
                 continue;
             }
-            self.running.insert(check.id.clone(), Running { check: check.clone(), stop });
+            self.running.insert(check.id.clone(), Running { check: check.clone(), stop, device });
         }
     }
 }
@@ -171,6 +188,7 @@ impl Drop for Checks {
 struct Worker {
     check: HealthCheck,
     stop: Arc<AtomicBool>,
+    device: Arc<Mutex<Option<String>>>,
     states: Arc<Mutex<BTreeMap<String, State>>>,
     changed: Arc<dyn Fn() + Send + Sync>,
 }
@@ -184,7 +202,8 @@ impl Worker {
         let mut thresholds = Thresholds::default();
         let mut due = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
-            let (round, problem) = match probe(&self.check, &self.stop) {
+            let device = self.device.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let (round, problem) = match probe(&self.check, device.as_deref(), &self.stop) {
                 Ok(round) => (round, String::new()),
                 Err(e) => (Round { sent: self.check.count, answered: 0, rtt_ms: None }, e.to_string()),
             };
@@ -228,17 +247,25 @@ impl Worker {
 }
 
 fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{what:?} is no IPv4 address"))
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what:?} is no address"))
 }
 
-/// One round of requests.
+/// One round of requests, by this device if one is named.
 ///
 /// # Errors
-/// An address is none, the source is not this machine's, or there is no ICMP socket.
-pub fn probe(check: &HealthCheck, stop: &AtomicBool) -> io::Result<Round> {
-    let dst: Ipv4Addr = check.dst.parse().map_err(|_| invalid(&check.dst))?;
-    let src: Ipv4Addr = check.src.parse().map_err(|_| invalid(&check.src))?;
-    let echo = Echo::open(dst.into(), Some(src.into()))?;
+/// An address is none, or of another IP version than the other one; the source is not this machine's; there is no such
+/// device, or no ICMP socket.
+pub fn probe(check: &HealthCheck, device: Option<&str>, stop: &AtomicBool) -> io::Result<Round> {
+    let dst: IpAddr = check.dst.parse().map_err(|_| invalid(&check.dst))?;
+    let src: IpAddr = check.src.parse().map_err(|_| invalid(&check.src))?;
+    if dst.is_ipv4() != src.is_ipv4() {
+        let why = format!("source {src} and destination {dst} are of two IP versions");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let mut echo = Echo::open(dst, Some(src))?;
+    if let Some(device) = device {
+        echo = echo.by_device(device)?;
+    }
     let timeout = Duration::from_millis(check.timeout_ms.clamp(10, 30_000) as u64);
     let (mut answered, mut sum) = (0, 0.0);
     for seq in 0..check.count.clamp(1, 20) as u16 {
@@ -293,12 +320,42 @@ mod tests {
     #[test]
     fn a_probe_of_this_machine() {
         let stop = AtomicBool::new(false);
-        match probe(&check(), &stop) {
-            Ok(round) => assert_eq!((round.sent, round.answered), (2, 2)),
-            Err(e) => println!("SKIP a_probe_of_this_machine: {e}"),
+        let v6 = HealthCheck { dst: "::1".into(), src: "::1".into(), ..check() };
+        for check in [&check(), &v6] {
+            for device in [None, Some("lo")] {
+                match probe(check, device, &stop) {
+                    Ok(round) => assert_eq!((round.sent, round.answered), (2, 2), "{check:?} by {device:?}"),
+                    Err(e) => println!("SKIP a_probe_of_this_machine: {e}"),
+                }
+            }
         }
         let foreign = HealthCheck { src: "192.0.2.77".into(), ..check() };
-        let e = probe(&foreign, &stop).expect_err("not our address").to_string();
+        let e = probe(&foreign, None, &stop).expect_err("not our address").to_string();
         assert!(e.contains("192.0.2.77") || e.contains("ICMP socket"), "{e}");
+        let e = probe(&check(), Some("no-such-device"), &stop).expect_err("no device").to_string();
+        assert!(e.contains("no-such-device") || e.contains("ICMP socket"), "{e}");
+        let mixed = HealthCheck { dst: "::1".into(), ..check() };
+        assert!(probe(&mixed, None, &stop).is_err_and(|e| e.to_string().contains("two IP versions")));
+    }
+
+    #[test]
+    fn requests_leave_by_the_device_of_their_destination() {
+        let mut checks = Checks::new(|| {});
+        let v6 = HealthCheck { id: "hc-2".into(), dst: "::1".into(), src: "::1".into(), ..check() };
+        checks.set(&[check(), v6]);
+        let devices = |c: &Checks| -> Vec<Option<String>> {
+            c.running.values().map(|r| r.device.lock().expect("one thread").clone()).collect()
+        };
+        assert_eq!(devices(&checks), [None, None]);
+        checks.go_by(|dst| dst.is_ipv4().then(|| "lo".to_owned()));
+        assert_eq!(devices(&checks), [Some("lo".to_owned()), None]);
+        checks.set(&[check()]);
+        assert_eq!(
+            devices(&checks),
+            [Some("lo".to_owned())],
+            "a check that has not changed goes on as it is"
+        );
+        checks.go_by(|_| None);
+        assert_eq!(devices(&checks), [None]);
     }
 }

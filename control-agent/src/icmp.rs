@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
+use socket2::SockRef;
 
 /// Types of the request and of the answer.
 const V4: (u8, u8) = (8, 0);
@@ -45,6 +46,16 @@ impl Echo {
     #[must_use]
     pub fn on_link(self, scope: u32) -> Echo {
         Echo { scope, ..self }
+    }
+
+    /// The same by this device alone.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub fn by_device(self, name: &str) -> io::Result<Echo> {
+        let bound = SockRef::from(&self.socket).bind_device(Some(name.as_bytes()));
+        bound.map_err(|e| io::Error::new(e.kind(), format!("device {name}: {e}")))?;
+        Ok(self)
     }
 
     fn destination(&self) -> SocketAddr {

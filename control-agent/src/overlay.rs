@@ -10,10 +10,13 @@ use sag_model::config::MAX_TUNNELS;
 use sag_model::control::{TunnelPeer, TunnelPeers};
 use sag_southbound::{Announcement, Endpoint, Line, MAX_LINES};
 
+use self::device::device_name;
+pub use self::device::device_to;
 use self::pairs::{Pair, pairs};
 use crate::desired::{Ccn, Member, Peer};
 use crate::peers::Peers;
 
+mod device;
 mod pairs;
 
 /// Whom the operator of this gateway trusts.
@@ -30,6 +33,8 @@ pub struct Trust {
 pub struct LocalEndpoint {
     /// IPv4 addresses by device, with their networks.
     pub addresses: Vec<(String, Ipv4Net)>,
+    /// The cloud, if its endpoint is an address.
+    pub cloud: Option<Ipv4Addr>,
     /// Devices that frames can pass.
     pub running: BTreeSet<String>,
     /// Devices by which no other member of the network was reached.
@@ -60,6 +65,9 @@ pub struct Own {
     pub addresses: BTreeSet<Ipv4Addr>,
     /// Networks, and what they are.
     pub networks: Vec<(Ipv4Net, String)>,
+    /// The cloud, if its endpoint is an address. The machine itself goes by the routes of the tunnels, whose keys come from
+    /// there.
+    pub cloud: Option<Ipv4Addr>,
     /// Those of `networks` in which no tunnel can end: behind the ports to the branch.
     pub inside: Vec<(Ipv4Net, String)>,
     /// Those of `networks` that are reached by a leased line: a tunnel to the very same one may stand in for it.
@@ -70,6 +78,8 @@ pub struct Own {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tunnel {
     pub name: String,
+    /// The kernel's device of it.
+    pub device: String,
     pub local: Ipv4Addr,
     pub remote: Ipv4Addr,
     /// What tells it apart from others to the same device; both ends call it the same.
@@ -81,6 +91,8 @@ pub struct Tunnel {
     pub endpoint: Endpoint,
     /// What is reached through it, and on whose behalf.
     pub blocks: Vec<(String, String)>,
+    /// Those of `blocks` to which no leased line leads.
+    pub unshared: Vec<Ipv4Net>,
     /// Preference among devices of one member, and among tunnels to one device.
     pub metric: i64,
     /// Share among tunnels of one metric.
@@ -154,7 +166,11 @@ pub fn plan(ccn: &Ccn, end: &LocalEndpoint, own: &Own, excluded: &Excluded) -> P
         let is_hub = member.gateway == ccn.hub;
         let reached = others.iter().zip(&accepted).filter(|(m, _)| is_hub || m.gateway == member.gateway);
         let routes = reached.flat_map(|(m, blocks)| blocks.iter().map(|b| (b.clone(), m.gateway.clone())));
+        let blocks: Vec<_> = routes.collect();
+        let leased = |b: &Ipv4Net| own.backed_up.iter().any(|l| l.contains(b) || b.contains(l));
+        let unshared = blocks.iter().filter_map(|(b, _)| b.parse().ok()).filter(|b| !leased(b)).collect();
         p.plan.tunnels.push(Tunnel {
+            device: device_name(&t.name),
             name: t.name,
             local: t.local,
             remote: t.remote,
@@ -163,7 +179,8 @@ pub fn plan(ccn: &Ccn, end: &LocalEndpoint, own: &Own, excluded: &Excluded) -> P
             gateway: member.gateway.clone(),
             peer: (*peer).clone(),
             endpoint: endpoint.clone(),
-            blocks: routes.collect(),
+            blocks,
+            unshared,
             metric: place * METRICS + t.metric,
             weight: t.weight,
         });
@@ -233,6 +250,11 @@ impl Planner<'_> {
         let meets = |own: &Ipv4Net| (own.contains(&block) || block.contains(own)) && !stands_in(own);
         if let Some((net, what)) = self.own.networks.iter().find(|(net, _)| meets(net)) {
             return Err(format!("it overlaps with {what} {net}"));
+        }
+        if let Some(cloud) = self.own.cloud.filter(|a| block.contains(a)) {
+            return Err(format!(
+                "the cloud is in it, at {cloud}, and without the cloud the tunnel has no keys"
+            ));
         }
         if let Some((other, gateway)) = all.meets(block) {
             return Err(format!("it overlaps with the block {other} of gateway {}", shown(gateway)));

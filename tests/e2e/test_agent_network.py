@@ -7,6 +7,8 @@ import time
 import pytest
 
 from harness.cloud import Agent, SdkError, cloud_of, pings, within
+from harness.net import run
+from harness.routers import FRR_DIR, SETUP
 from harness.sites import Sites
 from harness.wire import Sniffer
 
@@ -259,3 +261,79 @@ def test_tunnels_by_every_line(sites, cloud):
         assert all(pings(a.host, b.host_address) and pings(b.host, a.host_address) for _ in range(8)), log()
         status = cloud.call("DescribeSmartAccessGatewayAttribute", SmartAGId=ids["a"]["SmartAGId"])
         assert status["IpsecStatus"] == "up"
+
+
+# Behind the LAN of b, in none of its blocks: only BGP tells a of it.
+BEYOND = {"net": "172.30.0.0/24", "host": "172.30.0.10"}
+
+
+def with_bgp(cloud, sag, sn, number, router):
+    device = dict(SmartAGId=sag, SmartAGSn=sn)
+    cloud.call("ModifySagGlobalRouteProtocol", RouteProtocol="BGP", **device)
+    cloud.call("ModifySagRouteProtocolBgp", RouterId=router, LocalAs=number, HoldTime=3, KeepAlive=1, **device)
+
+
+def test_the_gateways_themselves_use_the_tunnels(sites, cloud):
+    """The machines reach each other by the tunnels' devices; BGP between them, whose routes transit goes by; health checks
+    go by the tunnel before there is a route."""
+    if not (FRR_DIR / "frr-reload.py").exists():
+        pytest.skip(f"frr and frr-pythontools are not installed {SETUP}")
+    ccn = cloud.call("CreateCloudConnectNetwork", Name="routed")["CcnId"]
+    a, b, _ = sites.all
+    with contextlib.ExitStack() as stack:
+        agents, ids = {}, {}
+        for site, other in ((a, b), (b, a)):
+            sag, sn = cloud.gateway()
+            ids[site.name] = (sag, sn)
+            cloud.call("ModifySmartAccessGateway", SmartAGId=sag, CidrBlock=site.net, RoutingStrategy="static")
+            agent = Agent(site, cloud, sag, sn, ports={"0": "wan", "1": "lan"})
+            neighbor = f'address = "10.{other.number}.0.1"\nremote_as = {65000 + other.number}\nhops = 2\n'
+            agent.sections = f'[routing]\ndir = "{site.run_dir}/routing"\n[[routing.neighbor]]\n{neighbor}'
+            stack.callback(agent.start().stop)
+            stack.callback(lambda sag=sag: cloud.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag))
+            agents[site.name] = agent
+            cloud.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
+        vtysh = lambda site, what: run(["vtysh", "--vty_socket", site.run_dir / "routing/run", "-c", what], check=False).stdout
+        log = lambda: "\n".join(f"{n}: {x.tail(12)}" for n, x in agents.items()) + "".join(
+            f"\n{s.control('tunnels')}\n{s.gw.ip('route').stdout}{s.gw.ip('addr').stdout}{vtysh(s, 'show bgp ipv4 unicast')}" for s in (a, b))
+        within(20, "a reaches b", lambda: pings(a.host, b.host_address), log)
+        within(5, "so does the machine itself", lambda: pings(a.gw, b.host_address) and pings(b.gw, "10.1.0.1"), log)
+        for site in (a, b):
+            with_bgp(cloud, *ids[site.name], 65000 + site.number, f"10.{site.number}.0.1")
+        device = a.control("tunnels")["ok"]["tunnels"][0]["device"]["name"]
+        routes = lambda net: a.gw.ip(f"route show {net}").stdout.splitlines()
+        own = [line for line in routes(b.net) if "proto 91" in line]
+        assert len(own) == 1 and f"dev {device} " in own[0], routes(b.net)
+        # What is behind the LAN of b.
+        b.host.ip(f"addr add {BEYOND['host']}/32 dev lo")
+        stack.callback(lambda: b.host.ip(f"addr del {BEYOND['host']}/32 dev lo"))
+        beyond = dict(SmartAGId=ids["b"][0], SmartAGSn=ids["b"][1], PortName="1", DestinationCidr=BEYOND["net"], NextHop=b.host_address, Vlan="0")
+        cloud.call("CreateSagStaticRoute", **beyond)
+        within(15, "a learns of it", lambda: any("proto bgp" in line and device in line for line in routes(BEYOND["net"])), log)
+        within(2, "it is reached", lambda: pings(a.host, BEYOND["host"]), log)
+        # Routes of the gateway are in the kernel beside those of FRR, which neither replaces nor announces them.
+        assert routes(b.net) == own, "b announces it by BGP, too"
+        assert {w for w in vtysh(b, "show bgp ipv4 unicast neighbors 10.1.0.1 routes").split() if "/" in w} == {a.net}
+        cloud.call("DeleteSagStaticRoute", **beyond)
+        within(5, "it is withdrawn", lambda: not routes(BEYOND["net"]) and not pings(a.host, BEYOND["host"]), log)
+        checks_go_by_the_tunnel(cloud, stack, ids, (a, b), log)
+
+
+def checks_go_by_the_tunnel(cloud, stack, ids, sites, log):
+    """A route that is published while its health check succeeds: the first request goes before there is a route."""
+    a, b = sites
+    sag = ids["a"][0]
+    check = cloud.call("CreateHealthCheck", SmartAGId=sag, Name="far", Type="ICMP_ECHO", SrcIpAddr="10.1.0.1",
+                       DstIpAddr=b.host_address, ProbeInterval=1000, ProbeCount=1, ProbeTimeout=300, FailCountThreshold=2,
+                       RttThreshold=-1, RttFailThreshold=1)["InstanceId"]
+    route = dict(SmartAGId=sag, SourceType="cloud", RouteSource=ids["b"][0], DestCidrBlock=b.net)
+    b.host.ip("link set eth0 down")
+    stack.callback(lambda: cloud.call("DeleteHealthCheck", SmartAGId=sag, HcInstanceId=check))
+    stack.callback(lambda: cloud.call("DeleteRouteDistributionStrategy", **route))
+    cloud.call("ModifyRouteDistributionStrategy", RouteDistribution="no_publish_and_publish_on_health_success", HcInstanceId=check, **route)
+    has_route = lambda: any(r["destination"] == b.net for r in json.loads(
+        a.gw.out([a.sagctl, "--socket", a.socket, "--json", "routes"]))["routes"])
+    within(5, "there is no route", lambda: not has_route(), log)
+    b.host.ip("link set eth0 up")
+    b.host.ip(f"route replace default via 10.{b.number}.0.1")
+    within(5, "the check finds it well, and the route is back", lambda: pings(a.host, b.host_address), log)

@@ -96,11 +96,19 @@ impl Compiler<'_> {
         let plan = overlay::plan(ccn, endpoint, &own, &self.excluded.members);
         self.notices.extend(plan.notices);
         self.refused = plan.refused;
+        let inside = self.address_inside(addresses, endpoint);
         for t in plan.tunnels {
             let mut entry = table! {
                 "name": &t.name, "kind": "esp", "keying": "agreed", "local": &t.local.to_string(),
-                "remote": &t.remote.to_string(),
+                "remote": &t.remote.to_string(), "device": &t.device,
             };
+            // The machine itself may be answered from there whether there is a route or not: health checks decide about that.
+            let blocks = t.blocks.iter().map(|(block, _)| Value::String(block.clone()));
+            entry.insert("device_sources".into(), Value::Array(blocks.collect()));
+            if let Some(address) = inside {
+                let own = Ipv4Net::from(address).to_string();
+                entry.insert("addresses".into(), Value::Array(vec![Value::String(own)]));
+            }
             entry.insert("udp_encap".into(), Value::Boolean(true));
             if endpoint.fec {
                 entry.insert("fec".into(), Value::Boolean(true));
@@ -190,11 +198,33 @@ impl Compiler<'_> {
         lines
     }
 
+    /// What the machine's own packets through the tunnels have for a source: an address of a LAN port in one of the
+    /// gateway's blocks, since the other members accept nothing else.
+    fn address_inside(&self, planned: &[PortAddress], endpoint: &LocalEndpoint) -> Option<Ipv4Addr> {
+        let blocks: Vec<Ipv4Net> = self.desired.blocks.iter().filter_map(|b| b.parse().ok()).collect();
+        let mut lans: Vec<_> = self.ports.iter().filter(|(_, _, role)| *role == Role::Lan).collect();
+        lans.sort_by_key(|(name, ..)| by_name(name));
+        lans.into_iter().find_map(|(_, device, _)| {
+            let planned = planned.iter().filter(|a| a.device == *device).map(|a| a.address.addr());
+            let present = endpoint.addresses.iter().filter(|(d, _)| d == device).map(|(_, a)| a.addr());
+            // Addresses that the file gives to a port cannot be given to a tunnel, too.
+            let fits = |a: &Ipv4Addr| blocks.iter().any(|b| b.contains(a)) && !self.is_in_file(*a);
+            planned.chain(present).find(fits)
+        })
+    }
+
+    /// Whether the document gives the address to a port.
+    fn is_in_file(&self, address: Ipv4Addr) -> bool {
+        let ports = self.out.get("port").and_then(Value::as_array).into_iter().flatten();
+        let given = ports.filter_map(|p| p.get("addresses")?.as_array()).flatten().filter_map(Value::as_str);
+        given.filter_map(|net| net.split('/').next()?.parse::<Ipv4Addr>().ok()).any(|own| own == address)
+    }
+
     /// What of this gateway no member of the network may touch: its addresses, the networks of its ports, its static routes
     /// as far as they are in force, and its blocks.
     fn own(&self, local: Ipv4Addr, endpoint: &LocalEndpoint, planned: &[PortAddress]) -> Own {
         let lines = self.overlay_lines(planned, endpoint);
-        let mut own = Own { local: Some(local), lines, ..Own::default() };
+        let mut own = Own { local: Some(local), lines, cloud: endpoint.cloud, ..Own::default() };
         let planned = planned.iter().map(|a| (a.device.as_str(), a.address));
         let present = endpoint.addresses.iter().map(|(device, address)| (device.as_str(), *address));
         for (device, address) in planned.chain(present) {

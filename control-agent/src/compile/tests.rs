@@ -327,6 +327,36 @@ fn the_overlay_backs_up_a_leased_line() {
     assert_eq!(ways("10.4.0.0/15", &down), ["10.4.0.0/15 by the overlay, 0"]);
 }
 
+/// The machine itself uses the tunnels, from an address that the other members accept.
+#[test]
+fn tunnels_have_a_device_with_an_address_of_the_branch() {
+    let c = in_network(json!([other(3, "10.3.0.0/16", "203.0.113.3")])).expect("compiles");
+    let of = |text: &str| sag_model::config::parse(text, "t").expect("right").config.tunnels[0].clone();
+    let t = of(&c.text);
+    let addresses: Vec<String> = t.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!((t.device.as_deref(), addresses), (Some("ccn-sn3"), vec!["10.0.0.1/32".to_owned()]));
+    assert_eq!(c.tunnels[0].device, "ccn-sn3");
+    // An address that is outside of the gateway's blocks, and one that the document gives to the port itself.
+    let with = |lan: &str, base: &str| {
+        let more = json!({
+            "Gateway": {"CidrBlock": "10.0.0.0/24"},
+            "Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0"}},
+            "Lan": {"1": {"IPType": "STATIC", "IP": lan, "Mask": "255.255.255.0"}},
+            "Ccn": {"CcnId": "ccn-1", "Members": [other(3, "10.3.0.0/16", "203.0.113.3")]},
+        });
+        let present = vec![("eth1".to_owned(), "10.0.0.7/24".parse().expect("a network"))];
+        let end = LocalEndpoint { gateway: "sag-1".into(), addresses: present, ..LocalEndpoint::default() };
+        let desired = desired(document(more)).expect("read");
+        let base = Base::from_toml(base).expect("base");
+        let c = compile(&desired, &base, &wiring(), &BTreeMap::new(), Some(&end)).expect("compiles");
+        of(&c.text).addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(with("10.0.0.1", BASE), ["10.0.0.1/32"]);
+    assert_eq!(with("10.9.0.1", BASE), ["10.0.0.7/32"], "one that the port has besides");
+    let given = BASE.replace("mtu = 1400", "addresses = [\"10.0.0.1/24\", \"10.0.0.7/24\"]");
+    assert_eq!(with("10.0.0.1", &given), Vec::<String>::new());
+}
+
 /// Whatever another member announces, the rest of the configuration is in force, and the other members' tunnels.
 #[test]
 fn a_hostile_member_cannot_have_the_configuration_refused() {

@@ -149,6 +149,65 @@ fn a_serial_number_of_any_length_makes_a_name_that_the_gateway_accepts() {
     assert!(one != two && one.len() <= 64 && one.starts_with("ccn-SSSS"), "{one} {two}");
 }
 
+/// Names of devices are short, and what a member calls itself takes no other member's.
+#[test]
+fn a_serial_number_of_any_length_makes_a_device_of_its_own() {
+    let name = |sn: &str| device_name(&super::pairs::tunnel_name(sn, None));
+    assert_eq!((name("sn3"), name("a-b_c6789AB")), ("ccn-sn3".to_owned(), "ccn-a-b_c6789AB".to_owned()));
+    let hashed: Vec<String> = ["sage62x0123456789", "S", "a/b", "a.b", "sn\n"]
+        .map(|sn| if sn == "S" { "S".repeat(64) } else { sn.to_owned() })
+        .iter()
+        .map(|sn| name(sn))
+        .collect();
+    for n in &hashed {
+        assert!(n.len() == 15 && n.starts_with("ccn") && n.bytes().all(|b| b.is_ascii_alphanumeric()), "{n}");
+        assert_ne!(name(&n[3..]), *n, "a serial number that is made like another one's hash");
+        assert_ne!(name(&n[4..]), *n);
+    }
+    assert_eq!(hashed.iter().collect::<BTreeSet<_>>().len(), hashed.len());
+    // Tunnels to one device by several lines have a device each.
+    let by_lines = ["ccn-sn3", "ccn-sn3:0:3", "ccn-sn3:3:0", "ccn-sn3:3:3"].map(device_name);
+    assert_eq!(by_lines[0], "ccn-sn3");
+    assert_eq!(BTreeSet::from_iter(&by_lines).len(), 4);
+    assert!(by_lines[1..].iter().all(|n| n.len() == 15 && !n.contains([':', '-'])), "{by_lines:?}");
+}
+
+#[test]
+fn a_block_with_the_cloud_in_it_is_not_routed() {
+    let own = Own { cloud: Some("10.3.7.7".parse().expect("an address")), ..own() };
+    let p = plan(&network(vec![member(2), member(3)]), &end(), &own, &Excluded::default());
+    assert_eq!(names(&p), [("ccn-sn2", vec!["10.2.0.0/16"]), ("ccn-sn3", vec![])]);
+    assert!(p.refused[0].contains("10.3.0.0/16") && p.refused[0].contains("the cloud"), "{:?}", p.refused);
+}
+
+/// Of a member with two devices the first that has a carrier.
+#[test]
+fn packets_into_the_network_go_by_the_device_of_a_tunnel() {
+    let mut two = member(2);
+    let second = Peer { sn: "sn20".into(), address: "203.0.113.20".into(), ..two.devices[0].clone() };
+    two.devices.push(second);
+    let p = planned(&network(vec![two, member(3)]), &end());
+    let by = |dst: &str, running: &dyn Fn(&str) -> Option<bool>| {
+        device_to(dst.parse().expect("an address"), &p.tunnels, running).unwrap_or_default()
+    };
+    assert_eq!(by("10.2.9.9", &|_| Some(true)), "ccn-sn2");
+    assert_eq!(by("10.2.9.9", &|d| Some(d != "ccn-sn2")), "ccn-sn20");
+    assert_eq!(by("10.2.9.9", &|_| Some(false)), "ccn-sn2", "the first, until one is up");
+    assert_eq!(by("10.2.9.9", &|d| (d == "ccn-sn20").then_some(false)), "ccn-sn20", "the kernel has it");
+    assert_eq!(by("10.3.0.1", &|_| Some(true)), "ccn-sn3");
+    for elsewhere in ["10.4.0.1", "192.0.2.1", "2001:db8::1"] {
+        assert_eq!(by(elsewhere, &|_| Some(true)), "");
+    }
+    // A leased line leads there, too.
+    let leased: Ipv4Net = "10.3.0.0/16".parse().expect("a block");
+    let mut own = own();
+    own.networks.push((leased, "the static route by port 3 to".to_owned()));
+    own.backed_up.insert(leased);
+    let p = plan(&network(vec![member(2), member(3)]), &end(), &own, &Excluded::default());
+    let by = |dst: &str| device_to(dst.parse().expect("an address"), &p.tunnels, |_| Some(true));
+    assert_eq!((by("10.3.0.1"), by("10.2.0.1")), (None, Some("ccn-sn2".to_owned())));
+}
+
 #[test]
 fn who_has_an_address_keeps_it() {
     let mut thief = member(2);

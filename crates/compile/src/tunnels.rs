@@ -161,6 +161,10 @@ impl TunnelCompiler {
     }
 }
 
+fn networks<'n>(nets: impl Iterator<Item = &'n IpNet>) -> Arc<Networks> {
+    Arc::new(Networks::new(nets.map(|n| (n.addr(), n.prefix_len()))))
+}
+
 fn encap(t: &config::Tunnel) -> Option<Encap> {
     Some(match t.encap {
         config::Encap::Vxlan { vni, port, mac, remote_mac, .. } => Encap::Vxlan {
@@ -212,10 +216,8 @@ fn tunnel(
         addrs6: t.addresses.iter().filter_map(v6).collect(),
         device: t.device.is_some(),
         device_rate: t.device_rate,
-        sources: (!t.sources.is_empty()).then(|| {
-            let own = t.addresses.iter().chain(&t.sources);
-            Arc::new(Networks::new(own.map(|n| (n.addr(), n.prefix_len()))))
-        }),
+        device_sources: networks(t.device_sources.iter()),
+        sources: (!t.sources.is_empty()).then(|| networks(t.addresses.iter().chain(&t.sources))),
         reverse_path: t.reverse_path,
         vrf: VrfNo::DEFAULT,
         ingress: u64::MAX,

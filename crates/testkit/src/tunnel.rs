@@ -51,6 +51,7 @@ pub fn test_tunnel(no: u8, encap: Encap, outer: Family) -> Tunnel {
         addrs6: vec![("fd00::1".parse().expect("address"), 64)],
         device: false,
         device_rate: 1_000,
+        device_sources: Default::default(),
         sources: None,
         reverse_path: ReversePath::Feasible,
         vrf: sag_model::VrfNo::DEFAULT,

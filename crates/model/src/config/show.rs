@@ -257,6 +257,7 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
     let mut out = RawTunnel {
         kind: text(t.encap.kind()),
         addresses: Tunnel::KEYS.addresses.write(&t.addresses),
+        device_sources: Tunnel::KEYS.device_sources.write(&t.device_sources),
         sources: Tunnel::KEYS.sources.write(&t.sources),
         probe_interval: number(t.probing.interval),
         probe_loss: number(t.probing.loss),

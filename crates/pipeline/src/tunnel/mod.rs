@@ -98,6 +98,8 @@ pub struct Tunnel {
     pub device: bool,
     /// Packets a second that each worker gives to the device.
     pub device_rate: u32,
+    /// Networks from which packets for the machine itself may come out of it, whatever routes say.
+    pub device_sources: Arc<Networks>,
     /// Networks from which packets may come out of it; `None`: by `reverse_path`.
     pub sources: Option<Arc<Networks>>,
     /// Which sources may come out of it.

@@ -176,5 +176,8 @@ fn check_sender(snap: &Snapshot, t: &Tunnel, s: &BatchEntry, frame: &[u8]) -> Re
     if snap.is_local(t.vrf, src) {
         return Err(DropReason::SourceIsOurs);
     }
+    if t.device_sources.contains(src) {
+        return Ok(());
+    }
     snap.check_source(src, s.ingress, s.tunnel)
 }

@@ -105,6 +105,28 @@ fn sources_that_are_not_behind_the_tunnel_do_not_reach_the_machine() {
     assert_eq!(r.pipe.counters.tunnel(t.no).drops.get(), 7);
 }
 
+/// The machine may be spoken to from where no route leads; nobody else.
+#[test]
+fn sources_of_the_device_reach_the_machine_alone() {
+    let nets = [("192.0.2.0".parse().unwrap(), 24), ("2001:db8:99::".parse().unwrap(), 48)];
+    let device_sources = std::sync::Arc::new(sag_pipeline::networks::Networks::new(nets));
+    let t = Tunnel { device_sources, ..tunnel(Encap::Ipip, Family::V4) };
+    let mut r = rig(t.clone());
+    for (src, v, host) in [("192.0.2.7", 0, "192.168.1.10"), ("2001:db8:99::7", 1, "2001:db8:1::10")] {
+        let packet = udp(src, OWN[v]).ip();
+        assert_eq!(from_peer(&mut r, &t, &packet), Outcome::Emitted, "{src}");
+        assert_eq!(r.to_devices(), [(t.no, packet)]);
+        assert_eq!(
+            from_peer(&mut r, &t, &udp(src, host).ip()),
+            Outcome::Drop(DropReason::ReversePath),
+            "{src} to the LAN"
+        );
+    }
+    for (src, own) in [("192.168.1.10", OWN[0]), ("192.168.1.1", OWN[0]), ("2001:db8:98::7", OWN[1])] {
+        assert!(matches!(from_peer(&mut r, &t, &udp(src, own).ip()), Outcome::Drop(_)), "{src}");
+    }
+}
+
 #[test]
 fn a_peer_does_not_spend_a_worker_on_the_machine() {
     let t = Tunnel { device_rate: 100, ..tunnel(Encap::Ipip, Family::V4) };

@@ -44,6 +44,8 @@ table! {
             key().called("device name").allowed("a name that no device has, at most 15 bytes").absent("none");
         /// Packets for the machine itself that each worker gives to the device; more are dropped (`tunnel-local-rate`).
         pub device_rate: u32 = 50_000 => key().range(1, 10_000_000).unit("1/s");
+        /// Networks from which packets for the machine itself may come out of the tunnel, whether a route leads there or not.
+        device_sources: Vec<IpNet> as List => key().allowed("networks").absent("as for all others");
         /// Networks from which packets may come out of the tunnel, in place of `reverse_path`; the networks of
         /// `addresses` may in any case.
         sources: Vec<IpNet> as List => key().allowed("networks").absent("by `reverse_path`");
@@ -150,6 +152,8 @@ table! {
     parts {
         /// The gateway's own addresses inside the tunnel.
         addresses: Vec<IpNet>,
+        /// Networks from which the machine itself may be spoken to.
+        device_sources: Vec<IpNet>,
         /// Networks behind the peer; none: by `reverse_path`.
         sources: Vec<IpNet>,
         /// Whether the far end answers.

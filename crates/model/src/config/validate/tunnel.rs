@@ -89,6 +89,13 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
     if let (Some(Some(device)), Some(at)) = (&read.device, &raw.device) {
         check_device(device, &at.span(), (raw.vrf.is_some(), names), s, tables);
     }
+    let device_sources = match &raw.device_sources {
+        None => Some(Vec::new()),
+        Some(list) => networks("device_sources", list, s),
+    };
+    if let (None, Some(at)) = (&raw.device, &raw.device_sources) {
+        s.warn(&at.span(), "device_sources", "has no effect without device", "name a device or remove it");
+    }
     let probing = probing(raw, s);
     let fec = fec(raw, fragment, s);
     if !flag(&raw.udp_encap) {
@@ -104,7 +111,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
     }
     let sources = sources(&raw.sources, &raw.reverse_path, s);
     vrf?;
-    read.finish(addresses?, sources?, probing?, fec?, encap?)
+    read.finish(addresses?, device_sources?, sources?, probing?, fec?, encap?)
 }
 
 /// The kernel's device of a tunnel is nobody else's.
@@ -214,9 +221,17 @@ fn sources<T>(
         let problem = "has no effect beside sources";
         s.warn(&at.span(), "reverse_path", problem, "remove one of the two");
     }
+    networks("sources", list, s)
+}
+
+fn networks(
+    key: &str,
+    list: &toml::Spanned<Vec<toml::Spanned<String>>>,
+    s: &mut Scope<'_, '_>,
+) -> Option<Vec<ipnet::IpNet>> {
     let mut out = Vec::with_capacity(list.get_ref().len());
     for (i, item) in list.get_ref().iter().enumerate() {
-        out.push(s.parse(&format!("sources[{i}]"), item, "", |t| value::network(t))?.trunc());
+        out.push(s.parse(&format!("{key}[{i}]"), item, "", |t| value::network(t))?.trunc());
     }
     Some(out)
 }
