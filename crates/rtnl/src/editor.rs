@@ -17,7 +17,7 @@ impl Editor {
     /// Opens a netlink socket in the network namespace of the caller.
     ///
     /// # Errors
-    /// [`Error::Socket`].
+    /// [`crate::Error::Socket`].
     pub fn open() -> Result<Editor> {
         Ok(Editor { requester: Requester::open(NETLINK_ROUTE)? })
     }
@@ -25,7 +25,7 @@ impl Editor {
     /// Adds an address with its prefix length.
     ///
     /// # Errors
-    /// [`Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
+    /// [`crate::Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
     pub fn add_address(&mut self, ifindex: u32, address: Ipv4Net) -> Result<()> {
         self.change("add address", ifindex, address.addr(), &[], |seq| {
             request::set_address(ifindex, address, true, seq)
@@ -35,7 +35,7 @@ impl Editor {
     /// Removes an address.
     ///
     /// # Errors
-    /// [`Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
+    /// [`crate::Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
     pub fn remove_address(&mut self, ifindex: u32, address: Ipv4Net) -> Result<()> {
         self.change("remove address", ifindex, address.addr(), &[libc::EADDRNOTAVAIL], |seq| {
             request::set_address(ifindex, address, false, seq)
@@ -45,7 +45,7 @@ impl Editor {
     /// Adds a default route through a gateway; of several the lowest metric wins.
     ///
     /// # Errors
-    /// [`Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
+    /// [`crate::Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
     pub fn add_default(&mut self, ifindex: u32, gateway: Ipv4Addr, metric: u32) -> Result<()> {
         self.change("add the default route by", ifindex, gateway, &[libc::EEXIST], |seq| {
             request::set_default(ifindex, gateway, metric, true, seq)
@@ -55,7 +55,7 @@ impl Editor {
     /// Removes a default route.
     ///
     /// # Errors
-    /// [`Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
+    /// [`crate::Error`]: no privilege, no such interface, the interface is down, or another refusal of the kernel.
     pub fn remove_default(&mut self, ifindex: u32, gateway: Ipv4Addr, metric: u32) -> Result<()> {
         self.change("remove the default route by", ifindex, gateway, &[libc::ESRCH], |seq| {
             request::set_default(ifindex, gateway, metric, false, seq)
