@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import echo
@@ -123,3 +124,14 @@ def _setns(fd: int) -> None:
     if _libc.setns(fd, _CLONE_NEWNET) != 0:
         err = ctypes.get_errno()
         raise OSError(err, f"setns: {os.strerror(err)}")
+
+
+def wire(one: Namespace, dev1: str, other: Namespace, dev2: str) -> None:
+    """Joins two namespaces by a pair of devices that are up."""
+    names = [Path(ns.path).name for ns in (one, other)]
+    run(["ip", "link", "add", dev1, "netns", names[0], "type", "veth", "peer", "name", dev2, "netns", names[1]])
+    for ns, dev in ((one, dev1), (other, dev2)):
+        ns.run(["ethtool", "-K", dev, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "on"])
+    # An end takes XDP's frames if the other one has GRO on when it is set up.
+    for ns, dev in ((one, dev1), (other, dev2)):
+        ns.ip(f"link set {dev} up")

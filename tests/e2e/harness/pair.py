@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .lab import Lab
-from .net import CommandError, Namespace, run
+from .net import CommandError, Namespace, run, wire
 from .waiting import TIMEOUT
 
 KEY = "5a" * 32
@@ -141,7 +141,7 @@ class Pair:
         try:
             self.client, self.server = self.namespace("client"), self.namespace("server")
             self.a, self.b = (self._member(name) for name in "ab")
-            self._wire(self.a.ns, "ha", self.b.ns, "ha")
+            wire(self.a.ns, "ha", self.b.ns, "ha")
             for member, own in ((self.a, 1), (self.b, 2)):
                 member.ns.ip(f"addr add 10.255.0.{own}/24 dev ha")
             for host, addresses, gateway, to in (
@@ -161,7 +161,7 @@ class Pair:
         member = self.kind(self, name)
         self.members.append(member)
         for host, device in ((self.client, "lan"), (self.server, "wan")):
-            self._wire(member.ns, device, host, f"to-{name}")
+            wire(member.ns, device, host, f"to-{name}")
             host.ip(f"link set to-{name} master br0")
         return member
 
@@ -177,15 +177,6 @@ class Pair:
             ns.ip("link add br0 type bridge")
             ns.ip("link set br0 up")
         return ns
-
-    def _wire(self, one: Namespace, dev1: str, other: Namespace, dev2: str) -> None:
-        names = [Path(ns.path).name for ns in (one, other)]
-        run(["ip", "link", "add", dev1, "netns", names[0], "type", "veth", "peer", "name", dev2, "netns", names[1]])
-        for ns, dev in ((one, dev1), (other, dev2)):
-            ns.run(["ethtool", "-K", dev, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "on"])
-        # An end takes XDP's frames if the other one has GRO on when it is set up.
-        for ns, dev in ((one, dev1), (other, dev2)):
-            ns.ip(f"link set {dev} up")
 
     def move_to(self, member: Member) -> None:
         """The shared addresses come to this gateway, and hosts hear of it, as by gratuitous ARP."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .lab import Lab
-from .net import CommandError, Namespace, run
+from .net import CommandError, Namespace, run, wire
 
 DOCUMENT = """
 [dataplane]
@@ -123,12 +123,9 @@ class Sites:
         return ns
 
     def wire(self, one: Namespace, dev1: str, address1: str, other: Namespace, dev2: str, address2: str) -> None:
-        names = [Path(ns.path).name for ns in (one, other)]
-        run(["ip", "link", "add", dev1, "netns", names[0], "type", "veth", "peer", "name", dev2, "netns", names[1]])
-        for ns, dev, address in ((one, dev1, address1), (other, dev2, address2)):
-            ns.run(["ethtool", "-K", dev, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "on"])
-            ns.ip(f"addr add {address} dev {dev}")
-            ns.ip(f"link set {dev} up")
+        wire(one, dev1, other, dev2)
+        one.ip(f"addr add {address1} dev {dev1}")
+        other.ip(f"addr add {address2} dev {dev2}")
 
     def down(self) -> None:
         for site in self.all:
