@@ -61,8 +61,6 @@ pub struct ProgramInfo {
     pub verified_insns: u32,
     /// Size of the machine code; 0 without the JIT.
     pub jited_bytes: u32,
-    /// Stack of the longest chain of calls, as the strictest kernels count it.
-    pub stack_bytes: u32,
 }
 
 /// A loaded gateway. Dropping it leaves program, maps, links and traffic in place.
@@ -74,7 +72,6 @@ pub struct Gateway {
     pub(crate) mapped: Mapped,
     pub(crate) inject: Injector,
     pub(crate) held: Held,
-    pub(crate) stack_bytes: u32,
     reused: bool,
     // Last: released when everything else is closed.
     _lock: Lock,
@@ -91,7 +88,7 @@ impl Gateway {
         reused: bool,
     ) -> Gateway {
         let held = Held::default();
-        let gateway = Gateway { pins, prog, maps, mapped, inject, held, stack_bytes: 0, reused, _lock: lock };
+        let gateway = Gateway { pins, prog, maps, mapped, inject, held, reused, _lock: lock };
         gateway.note_pins();
         gateway
     }
@@ -359,7 +356,6 @@ impl Gateway {
             tag: info.tag,
             verified_insns: info.verified_insns,
             jited_bytes: info.jited_prog_len,
-            stack_bytes: self.stack_bytes,
         })
     }
 }

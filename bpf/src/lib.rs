@@ -49,6 +49,7 @@ mod pins;
 mod preflight;
 mod repair;
 mod skel;
+#[cfg(test)]
 mod stack;
 mod stats;
 mod syn;

@@ -10,7 +10,6 @@ use crate::mapped::Mapped;
 use crate::maps::{Maps, open_maps};
 use crate::pins::{self, PinDir};
 use crate::skel::{GwSkelBuilder, OpenGwMaps, types};
-use crate::stack;
 use crate::sys;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
@@ -99,7 +98,6 @@ impl Gateway {
             |prog: BorrowedFd<'_>| prog.try_clone_to_owned().map_err(|e| kernel("open program")(e.into()));
         let prog = own(skel.progs.gw_ingress.as_fd())?;
         let inject = Injector::new(own(skel.progs.gw_inject.as_fd())?);
-        let stack_bytes = stack::deepest(skel.progs.gw_ingress.insns());
         let mapped = Mapped::new(&maps).map_err(|e| kernel("map memory")(e.into()))?;
 
         if reused {
@@ -108,9 +106,7 @@ impl Gateway {
             mapped.shared.control.abi_version.store(ABI_VERSION, Ordering::Release);
             pin_all(&pins, &maps, &prog, std::iter::empty())?;
         }
-        let mut gateway = Gateway::new(pins, maps, mapped, prog, inject, lock, reused);
-        gateway.stack_bytes = stack_bytes;
-        Ok(gateway)
+        Ok(Gateway::new(pins, maps, mapped, prog, inject, lock, reused))
     }
 }
 
@@ -220,6 +216,23 @@ fn exchange_program(pins: &PinDir, prog: &OwnedFd) -> Result<(), LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stack;
+
+    /// 512 bytes are `MAX_BPF_STACK`. This kernel may take more than Linux 6.1 does.
+    #[test]
+    fn the_stack_is_one_that_all_kernels_take() {
+        let none = PathBuf::new();
+        let o = OpenOptions { pin_dir: none.clone(), lock_file: none, sessions4: 1000, sessions6: 100 };
+        let mut store = MaybeUninit::uninit();
+        let mut open = GwSkelBuilder::default().open(&mut store).unwrap();
+        size_maps(&mut open.maps, &o).unwrap();
+        let skel = match open.load() {
+            Err(e) if e.kind() == libbpf_rs::ErrorKind::PermissionDenied => return println!("SKIP {e}"),
+            loaded => loaded.unwrap(),
+        };
+        let bytes = stack::deepest(skel.progs.gw_ingress.insns());
+        assert!((1..=512).contains(&bytes), "{bytes} bytes of stack");
+    }
 
     #[test]
     fn slabs_are_sized_for_both_directions() {

@@ -190,8 +190,6 @@ fn the_verifier_has_little_to_do() {
     let Some(fs) = root() else { return };
     let info = Gateway::open(&fs.options()).unwrap().program_info().unwrap();
     println!("gw_ingress: {} instructions verified, {} bytes of code", info.verified_insns, info.jited_bytes);
-    // MAX_BPF_STACK. This kernel may take more than Linux 6.1 does.
-    assert!((1..=512).contains(&info.stack_bytes), "{} bytes of stack", info.stack_bytes);
     if info.verified_insns == 0 {
         return skip("this kernel does not say how many instructions it verified");
     }
