@@ -177,7 +177,7 @@ impl Routing {
             return out;
         }
         out.extend(state.status.problems.iter().map(|p| deviation(p, section)));
-        let daemons = state.status.daemons.iter().filter(|d| d.pid.is_none());
+        let daemons = state.status.daemons.iter().filter(|d| !d.is_well());
         out.extend(daemons.map(|d| {
             let why = if d.problem.is_empty() { "it does not run yet" } else { &d.problem };
             let mut of_daemon = of_service(format!("{}: {why}", d.name));

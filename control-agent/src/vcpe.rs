@@ -2,10 +2,10 @@
 //! agent uses.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sag_daemons::{connect, named};
 use sag_model::control::{
     self, ConfigApplied, ConfigDeviations, ConfigShow, ConfigText, Deviation, DeviationsKept, Drops, Ha,
     HaQuery, Op, Ports, PublicKey, Rekeyed, Request, Response, RouteQuery, Routes, Status, Top, TopQuery,
@@ -44,6 +44,7 @@ impl Vcpe {
     }
 
     fn unavailable(&self, source: io::Error) -> VcpeError {
+        let source = named(source, self.timeout);
         VcpeError::Unavailable { path: self.path.display().to_string(), source }
     }
 
@@ -57,9 +58,7 @@ impl Vcpe {
 
     /// A connection of its own for each call: the gateway may have been restarted in between.
     fn exchange(&self, mut line: Vec<u8>) -> io::Result<Vec<u8>> {
-        let mut stream = UnixStream::connect(&self.path)?;
-        stream.set_read_timeout(Some(self.timeout))?;
-        stream.set_write_timeout(Some(self.timeout))?;
+        let mut stream = connect(&self.path, self.timeout)?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut answer = Vec::new();
@@ -130,7 +129,7 @@ impl Vcpe {
 
     /// The process behind the socket, as the kernel knows it.
     pub fn peer(&self) -> io::Result<i32> {
-        let stream = UnixStream::connect(&self.path)?;
+        let stream = connect(&self.path, self.timeout)?;
         let peer = rustix::net::sockopt::socket_peercred(&stream)?;
         Ok(peer.pid.as_raw_nonzero().get())
     }

@@ -180,6 +180,20 @@ def test_dhcp_server(served, lab, tmp_path):
     assert not leased(lab.lan1, "eth0", tmp_path)
 
 
+def test_a_daemon_that_hangs(served, lab, tmp_path):
+    """It is named, and another one takes its place."""
+    branch = served
+    branch.device("ModifySagLan", IPType="DHCP", **LAN, **RANGE)
+    branch.soon("a lease", lambda: leased(lab.lan1, "eth0", tmp_path), 1.5)
+    before = running(branch)
+    os.kill(before, signal.SIGSTOP)
+    states = lambda: branch.device("DescribeSagLanList")["TaskStates"][0]
+    within(10, "the API says so", lambda: "dnsmasq: it is stopped" in json.dumps(states()), branch.agent.tail)
+    within(25, "another process", lambda: running(branch) not in (None, before), branch.agent.tail)
+    assert not alive(before) and leased(lab.lan1, "eth0", tmp_path)
+    within(5, "all is well", lambda: states()["State"] == "Succeed", branch.agent.tail)
+
+
 def test_dns_forwarder(served, lab, names, daemons):
     """Both LANs, both families; the second server when the first is dead; domains of their own; never from the WAN."""
     branch = served

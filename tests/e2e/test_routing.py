@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -372,6 +373,34 @@ def test_killed_agents_leave_nothing(branch, place, neighbors, daemons, lab):
     branch.agent.start()
     within(15, "other daemons", lambda: daemons_of(place).keys() == before.keys() and daemons_of(place) != before, log)
     within(10, "it is reached once more", lambda: pings(lab.lan1, BEHIND[0]), log)
+    without(branch, place)
+
+
+def test_daemons_that_hang(branch, place, neighbors, daemons, lab):
+    """A daemon that does not answer is named within seconds, by the API, too, and another one takes its place. The service
+    answers meanwhile, and what the others do goes on."""
+    log = lambda: f"{branch.agent.tail(40)}\n{daemons.tail()}"
+    with_bgp(branch)
+    within(10, "it is reached", lambda: pings(lab.lan1, BEHIND[0]), log)
+    before = daemons_of(place)
+    os.kill(before["bgpd"], signal.SIGSTOP)
+    said = lambda: branch.device("DescribeSagRouteProtocolBgp")["TaskStates"][0]
+    within(10, "the API says so", lambda: "bgpd: it is stopped" in said().get("ErrorMessage", ""), log)
+    assert "stopped by a signal" in lab.gw.out([lab.sagctl, "routing", "--dir", place])
+    # A change meanwhile holds nobody up.
+    begun = time.monotonic()
+    branch.device("ModifySagRouteProtocolBgp", RouterId=A.GW_LAN_A[4], LocalAs=65001, HoldTime=4, KeepAlive=1)
+    within(30, "another one", lambda: daemons_of(place).get("bgpd") not in (None, before["bgpd"]), log)
+    print(f"another bgpd {time.monotonic() - begun:.1f} s after the change")
+    within(20, "it is reached again", lambda: pings(lab.lan1, BEHIND[0]), log)
+    after = daemons_of(place)
+    assert after.pop("bgpd") and after == {n: pid for n, pid in before.items() if n != "bgpd"}, (before, after)
+    within(10, "all is well", lambda: said()["State"] == "Succeed", log)
+    # zebra: its routes stay until its successor has them again.
+    os.kill(before["zebra"], signal.SIGSTOP)
+    within(40, "another zebra", lambda: daemons_of(place).get("zebra") not in (None, before["zebra"]), log)
+    assert pings(lab.lan1, BEHIND[0]), "its routes have stayed"
+    within(20, "all is well", lambda: said()["State"] == "Succeed" and pings(lab.lan1, BEHIND[0]), log)
     without(branch, place)
 
 

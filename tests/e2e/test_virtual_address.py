@@ -1,6 +1,9 @@
 """A virtual address of a LAN port by calls of the official SDK: the gateway and another router that run keepalived."""
 
+import contextlib
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +89,30 @@ def test_a_virtual_address_moves(branch, place, daemons, lab):
     within(3, "nothing is left", lambda: not has(lab) and not routing(branch, place)["Daemons"], log)
     assert task()["State"] == "Succeed"
     within(3, "the device is active by itself", lambda: main() == branch.sn, log)
+
+
+def speaker(place):
+    """The process that speaks VRRP; None: there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((place / "keepalived-vrrp.pid").read_text())
+    return None
+
+
+def test_keepalived_that_hangs(branch, place, daemons, lab):
+    """The process that speaks VRRP is stopped: the device does not say that it has the address, and another process takes
+    its place. Nothing of the stopped one is left, which would take the address away when it goes on."""
+    log = lambda: f"{branch.agent.tail(40)}\n{daemons.tail()}\n{routing(branch, place)}"
+    state = lambda: (routing(branch, place)["Vrrp"] or {}).get("State")
+    task = lambda: branch.device("DescribeSagHa")["TaskStates"][0]
+    branch.device("ModifySagHa", Mode="STATIC", PortName="1", VirtualIp=VIRTUAL)
+    within(6, "the gateway has the address", lambda: state() == "MASTER" and has(lab), log)
+    child = speaker(place)
+    os.kill(child, signal.SIGSTOP)
+    within(6, "it does not say that it has it", lambda: state() == "", log)
+    within(3, "the API says so", lambda: "keepalived: it is stopped" in task().get("ErrorMessage", ""), log)
+    within(25, "another process", lambda: speaker(place) not in (None, child), log)
+    within(6, "it has the address", lambda: state() == "MASTER" and has(lab) and pings(lab.lan1, VIRTUAL), log)
+    assert not Path(f"/proc/{child}").exists(), "the stopped one is left"
+    within(3, "all is well", lambda: task()["State"] == "Succeed", log)
+    branch.device("ModifySagHa", Mode="NONE")
+    within(3, "nothing is left", lambda: not has(lab) and not routing(branch, place)["Daemons"], log)

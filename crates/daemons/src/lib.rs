@@ -25,6 +25,9 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+mod process;
+mod socket;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -37,6 +40,9 @@ use rustix::process::{Pid, kill_process};
 use serde::{Deserialize, Serialize};
 
 pub use rustix::process::Signal;
+pub use socket::{connect, is_timeout, named};
+
+use process::Process;
 
 /// Pauses before a daemon that has ended is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -47,6 +53,14 @@ const STEADY: Duration = Duration::from_secs(60);
 const READY: Duration = Duration::from_secs(5);
 /// How long a daemon has to end.
 const END: Duration = Duration::from_secs(3);
+/// A daemon that has not been heard for so long is said to hang.
+const SILENT: Duration = Duration::from_secs(3);
+/// One that has neither been heard nor worked for so long is ended, and started again.
+const HANGS: Duration = Duration::from_secs(15);
+/// The same of one that works: a routing daemon with a full table has other things to do than to answer.
+const BUSY: Duration = Duration::from_secs(120);
+/// Ticks of a processor (hundredths of a second) that are work. Timers that go off take less.
+const WORK: u64 = 10;
 const STEP: Duration = Duration::from_millis(10);
 
 /// A daemon, and how it is started. It stays in the foreground, and logs to its standard output or error.
@@ -76,8 +90,17 @@ pub struct State {
     pub pid: Option<u32>,
     /// How often it has ended by itself.
     pub restarts: u64,
-    /// Why it does not run, or ended last.
+    /// Why it does not run, or ended last, or how it hangs.
     pub problem: String,
+    /// It runs, but is stopped or does not answer.
+    pub hangs: bool,
+}
+
+impl State {
+    /// Whether it does what it is for.
+    pub fn is_well(&self) -> bool {
+        self.pid.is_some() && !self.hangs
+    }
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +111,19 @@ struct Slot {
     failures: u32,
     not_before: Option<Instant>,
     problem: String,
+    /// It was asked and has not answered.
+    unanswered: bool,
+    silence: Option<Silence>,
+}
+
+/// Since when a daemon has not been heard.
+#[derive(Debug)]
+struct Silence {
+    since: Instant,
+    how: &'static str,
+    /// Its work until then, in ticks, and when that was last more.
+    worked: u64,
+    worked_at: Instant,
 }
 
 /// The daemons of one service. They end with it.
@@ -102,14 +138,13 @@ impl Unit {
         let Some(pid) = self.leftover() else { return };
         let number = pid.as_raw_nonzero().get();
         tracing::warn!(daemon = self.name, pid = number, "left behind by an earlier service; ended");
-        let _ = kill_process(pid, Signal::TERM);
+        let all = ask_to_end(pid);
         let until = Instant::now() + END;
         while self.leftover().is_some() && Instant::now() < until {
             std::thread::sleep(STEP);
         }
-        if self.leftover().is_some() {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        // Those that it has made and not ended, too.
+        all.into_iter().for_each(Process::kill);
     }
 
     /// The process of the pid file, if it is such a daemon: the number may be another process's by now.
@@ -166,6 +201,7 @@ impl Supervisor {
                 slot.started = Some(Instant::now());
                 slot.child = Some(child);
                 slot.not_before = None;
+                (slot.unanswered, slot.silence) = (false, None);
                 true
             }
             Err(error) => {
@@ -185,20 +221,36 @@ impl Supervisor {
         self.slots.get(name).is_some_and(|s| s.child.is_some())
     }
 
-    /// Whether it has ended by itself since the last call. It may start again after a pause.
+    /// Whether it has ended by itself since the last call, or was ended because it hangs. It may start again after a pause.
     pub fn notice_end(&mut self, name: &str) -> bool {
         let Some(slot) = self.slots.get_mut(name) else { return false };
         let Some(child) = &mut slot.child else { return false };
-        let Ok(Some(status)) = child.try_wait() else { return false };
-        slot.child = None;
-        slot.restarts += 1;
-        slot.problem = format!("it has ended ({}) and is started again", how(status));
-        if slot.started.is_some_and(|at| at.elapsed() >= STEADY) {
-            slot.failures = 0;
-        }
-        slot.pause();
-        tracing::warn!(daemon = name, %status, "a daemon has ended");
+        let why = match child.try_wait() {
+            Ok(Some(status)) => format!("it has ended ({})", how(status)),
+            _ => match slot.hangs_for_good(Instant::now()) {
+                Some(why) => {
+                    slot.kill();
+                    why
+                }
+                None => return false,
+            },
+        };
+        tracing::warn!(daemon = name, why, "a daemon has ended");
+        slot.ended(&why);
         true
+    }
+
+    /// Whether it has answered a question. One that goes on without an answer is ended in
+    /// [`notice_end`](Supervisor::notice_end); one that is stopped by a signal is found there without a question.
+    pub fn heard(&mut self, name: &str, answered: bool) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.unanswered = !answered;
+        }
+    }
+
+    /// Whether it has not been heard for a while. What it is asked, it will not answer either.
+    pub fn hangs(&self, name: &str) -> bool {
+        self.slots.get(name).is_some_and(|s| s.hanging().is_some())
     }
 
     /// Has it read its configuration again, or whatever the signal means to it. False: it does not run.
@@ -229,11 +281,14 @@ impl Supervisor {
         let pid = slot.and_then(|s| s.child.as_ref()).map(Child::id);
         // Why it ended some time ago is not what is wrong now.
         let steady = pid.is_some() && slot.and_then(|s| s.started).is_some_and(|at| at.elapsed() >= STEADY);
+        let hanging = slot.and_then(Slot::hanging);
+        let past = || slot.filter(|_| !steady).map(|s| s.problem.clone()).unwrap_or_default();
         State {
             name: name.to_owned(),
             pid,
             restarts: slot.map_or(0, |s| s.restarts),
-            problem: slot.filter(|_| !steady).map(|s| s.problem.clone()).unwrap_or_default(),
+            problem: hanging.map_or_else(past, |how| format!("it {how}")),
+            hangs: hanging.is_some(),
         }
     }
 }
@@ -248,6 +303,54 @@ impl Drop for Supervisor {
 }
 
 impl Slot {
+    /// Looks whether it hangs. The reason: it has done so for too long.
+    fn hangs_for_good(&mut self, now: Instant) -> Option<String> {
+        let pid = self.child.as_ref().and_then(pid_of)?;
+        let how = if process::is_stopped(&process::tree(pid)) {
+            "is stopped by a signal"
+        } else if self.unanswered {
+            "does not answer"
+        } else {
+            self.silence = None;
+            return None;
+        };
+        let worked = process::look(pid).map_or(0, |l| l.worked);
+        let silence = self.silence.get_or_insert(Silence { since: now, how, worked, worked_at: now });
+        silence.how = how;
+        if worked >= silence.worked + WORK {
+            (silence.worked, silence.worked_at) = (worked, now);
+        }
+        let (idle, all) = (now - silence.worked_at, now - silence.since);
+        (idle >= HANGS || all >= BUSY).then(|| format!("it {how}, for {} s", all.as_secs()))
+    }
+
+    /// How it hangs, if it does so for longer than a moment.
+    fn hanging(&self) -> Option<&'static str> {
+        self.child.as_ref()?;
+        self.silence.as_ref().filter(|s| s.since.elapsed() >= SILENT).map(|s| s.how)
+    }
+
+    /// It has ended for this reason, and nobody wanted that.
+    fn ended(&mut self, why: &str) {
+        self.child = None;
+        self.restarts += 1;
+        self.problem = format!("{why}; it is started again");
+        if self.started.is_some_and(|at| at.elapsed() >= STEADY) {
+            self.failures = 0;
+        }
+        (self.unanswered, self.silence) = (false, None);
+        self.pause();
+    }
+
+    /// Ends it and those that it has made at once: who hangs does not end in order.
+    fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        if let Some(pid) = pid_of(&child) {
+            process::tree(pid).into_iter().for_each(Process::kill);
+        }
+        reap(&mut child);
+    }
+
     /// Twice as long each time.
     fn pause(&mut self) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
@@ -269,116 +372,35 @@ fn pid_of(child: &Child) -> Option<Pid> {
 }
 
 fn end(child: &mut Child) {
-    if let Some(pid) = pid_of(child) {
-        let _ = kill_process(pid, Signal::TERM);
+    let all = pid_of(child).map(ask_to_end).unwrap_or_default();
+    if !reap(child) {
+        let _ = child.kill();
     }
+    // Those that it has made and not ended, too.
+    all.into_iter().for_each(Process::kill);
+    reap(child);
+}
+
+/// Has a daemon and those that it has made end in order, the stopped ones too: what it is and they are.
+fn ask_to_end(pid: Pid) -> Vec<Process> {
+    let all = process::tree(pid);
+    let _ = kill_process(pid, Signal::TERM);
+    all.iter().for_each(|p| p.go_on());
+    all
+}
+
+/// Waits for its end, for a while. False: it goes on.
+fn reap(child: &mut Child) -> bool {
     let until = Instant::now() + END;
     while matches!(child.try_wait(), Ok(None)) {
         if Instant::now() >= until {
-            let _ = child.kill();
-            let _ = child.wait();
-            return;
+            return false;
         }
         std::thread::sleep(STEP);
     }
+    true
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    /// A shell that writes its process identifier, makes a file and sleeps.
-    fn shell(dir: &Path, script: &str) -> Unit {
-        let mark = dir.as_os_str().to_owned();
-        Unit {
-            name: "shell",
-            program: "/bin/sh".into(),
-            args: vec!["-c".into(), script.into(), mark.clone()],
-            ready: vec![dir.join("ready")],
-            pid_file: dir.join("pid"),
-            mark,
-        }
-    }
-
-    const RUNS: &str = "echo $$ > $0/pid; > $0/ready; while :; do sleep 0.05; done";
-
-    fn within(what: &str, mut holds: impl FnMut() -> bool) {
-        let until = Instant::now() + Duration::from_secs(5);
-        while !holds() {
-            assert!(Instant::now() < until, "{what}");
-            std::thread::sleep(STEP);
-        }
-    }
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        let mut slot = Slot::default();
-        let mut last = Duration::ZERO;
-        for _ in 0..20 {
-            slot.pause();
-            let pause = slot.not_before.expect("a time").saturating_duration_since(Instant::now());
-            assert!(pause + Duration::from_millis(50) >= last && pause <= LONGEST_PAUSE);
-            last = pause;
-        }
-        assert!(last > LONGEST_PAUSE - Duration::from_secs(1));
-    }
-
-    #[test]
-    fn one_that_ends_starts_again_after_a_pause() {
-        let dir = tempfile::tempdir().expect("dir");
-        let unit = shell(dir.path(), RUNS);
-        let mut daemons = Supervisor::default();
-        assert!(daemons.start_if_due(&unit) && !daemons.start_if_due(&unit));
-        let first = daemons.state("shell");
-        assert!(first.pid.is_some() && first.problem.is_empty() && !daemons.notice_end("shell"));
-        assert!(daemons.signal("shell", Signal::KILL));
-        within("its end is noticed", || daemons.notice_end("shell"));
-        assert!(!daemons.runs("shell") && !daemons.start_if_due(&unit), "there is a pause");
-        within("it starts again", || daemons.start_if_due(&unit));
-        let second = daemons.state("shell");
-        assert!(second.pid != first.pid && second.restarts == 1);
-        assert!(second.problem.contains("signal 9"), "{second:?}");
-        daemons.end("shell");
-        assert!(!daemons.signal("shell", Signal::TERM));
-        assert_eq!(daemons.state("shell"), State { name: "shell".to_owned(), ..State::default() });
-    }
-
-    #[test]
-    fn one_that_ends_at_its_start_is_named() {
-        let dir = tempfile::tempdir().expect("dir");
-        let unit = shell(dir.path(), "exit 3");
-        let mut daemons = Supervisor::default();
-        assert!(!daemons.start_if_due(&unit));
-        let state = daemons.state("shell");
-        assert!(state.pid.is_none() && state.problem.contains("ended at its start (code 3)"), "{state:?}");
-        assert!(daemons.slots["shell"].not_before.is_some_and(|at| at > Instant::now()));
-    }
-
-    /// One that was left behind is ended; a process that has its number by chance is not.
-    #[test]
-    fn what_was_left_behind_is_ended() {
-        let dir = tempfile::tempdir().expect("dir");
-        let unit = shell(dir.path(), RUNS);
-        let mut left = unit.spawn().expect("started");
-        within("its pid", || unit.leftover() == pid_of(&left));
-        let other = Unit { mark: "/another/place".into(), ..unit.clone() };
-        other.end_leftover();
-        assert!(matches!(left.try_wait(), Ok(None)), "another service's");
-        // Somebody has to wait for it, as init does.
-        let waiter = std::thread::spawn(move || left.wait());
-        unit.end_leftover();
-        assert!(!waiter.join().expect("thread").expect("status").success());
-        assert_eq!(unit.leftover(), None);
-    }
-
-    #[test]
-    fn they_end_with_their_service() {
-        let dir = tempfile::tempdir().expect("dir");
-        let unit = shell(dir.path(), RUNS);
-        let mut daemons = Supervisor::default();
-        assert!(daemons.start_if_due(&unit));
-        drop(daemons);
-        assert_eq!(unit.leftover(), None);
-    }
-}
+#[path = "lib_tests.rs"]
+mod tests;

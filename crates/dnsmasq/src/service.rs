@@ -118,8 +118,9 @@ impl Service {
     /// What is not in force.
     pub fn problems(&self) -> Vec<Problem> {
         let mut out = self.problems.clone();
-        if self.applied.is_some() && !self.daemons.runs(NAME) {
-            let why = self.daemons.state(NAME).problem;
+        let state = self.daemons.state(NAME);
+        if self.applied.is_some() && !state.is_well() {
+            let why = state.problem;
             let more =
                 if why.contains("code 2)") { "; another program has the port, or it may not" } else { "" };
             out.extend(all_of(&self.good, &format!("dnsmasq: {why}{more}")));
@@ -143,7 +144,7 @@ impl Service {
 
     /// The DNS servers that the cloud has set and that are in use.
     pub fn servers(&self) -> Option<Vec<IpAddr>> {
-        let dns = self.good.dns.as_ref().filter(|_| self.daemons.runs(NAME))?;
+        let dns = self.good.dns.as_ref().filter(|_| self.daemons.state(NAME).is_well())?;
         match &dns.upstream {
             Upstream::Servers(servers) => Some(servers.clone()),
             Upstream::File(_) => None,

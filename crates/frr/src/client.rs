@@ -1,10 +1,10 @@
 //! The caller's side of the service's socket: one line of JSON each way.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sag_daemons::{connect, named};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
@@ -79,16 +79,14 @@ impl Client {
     }
 
     fn call(&self, request: &Request) -> Result<Status, ClientError> {
-        let answer: Result<Status, String> = self
-            .exchange(request)
-            .map_err(|source| ClientError::Unavailable { path: self.path.display().to_string(), source })?;
+        let answer: Result<Status, String> = self.exchange(request).map_err(|e| {
+            ClientError::Unavailable { path: self.path.display().to_string(), source: named(e, TIMEOUT) }
+        })?;
         answer.map_err(ClientError::Refused)
     }
 
     fn exchange(&self, request: &Request) -> io::Result<Result<Status, String>> {
-        let mut stream = UnixStream::connect(&self.path)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        let mut stream = connect(&self.path, TIMEOUT)?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         stream.write_all(&line)?;

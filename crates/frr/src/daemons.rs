@@ -105,6 +105,11 @@ impl Daemons {
         self.supervisor.runs(name)
     }
 
+    /// Whether it has answered a question; see [`Supervisor::heard`].
+    pub(crate) fn heard(&mut self, name: &str, answered: bool) {
+        self.supervisor.heard(name, answered);
+    }
+
     /// Whether every daemon that is needed runs.
     pub(crate) fn all_run(&self, needed: &[&'static str]) -> bool {
         needed.iter().all(|n| self.runs(n))

@@ -223,7 +223,12 @@ impl Keepalived {
 
     /// Whether this device has the address.
     pub(crate) fn is_master(&self) -> bool {
-        self.state == "MASTER"
+        self.state() == "MASTER"
+    }
+
+    /// What it has said last. One that hangs has the address, perhaps, and so has the other device by now.
+    fn state(&self) -> &str {
+        if self.supervisor.hangs(NAME) { "" } else { &self.state }
     }
 
     pub(crate) fn daemon(&self) -> Option<Daemon> {
@@ -242,7 +247,7 @@ impl Keepalived {
             address: vrrp.address.to_string(),
             router: vrrp.router,
             priority: vrrp.priority,
-            state: self.state.clone(),
+            state: self.state().to_owned(),
             obstacle: self.obstacle.unwrap_or_default().to_owned(),
         })
     }

@@ -38,6 +38,7 @@
 mod client;
 mod daemons;
 mod keepalived;
+mod observe;
 mod render;
 pub mod service;
 mod settings;

@@ -19,12 +19,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::client::{CONTROL, MAX_LINE, Request};
 use crate::daemons::{Daemons, needed};
 use crate::keepalived::Keepalived;
+use crate::observe::{first_silent, observe};
 use crate::render::{Forwarding, Rendered, checked, render};
 use crate::settings::Settings;
-use crate::status::{Installed, Problem, Status, bfd_states, bgp_neighbors, ospf_neighbors, route_counts};
+use crate::status::{Installed, Problem, Status};
 use crate::takeover::{ASK, Sessions, Takeover};
 use crate::tools::{self, FRR_DIR, Places, ToolError};
-use crate::vty;
 
 /// The user of FRR's daemons, which their package makes.
 const FRR_USER: &str = "frr";
@@ -32,6 +32,8 @@ const FRR_USER: &str = "frr";
 const ROUND: Duration = Duration::from_millis(250);
 /// How often they are asked for their neighbors.
 const OBSERVE: Duration = Duration::from_millis(500);
+/// The same while one does not answer, for which everybody else has to wait.
+const SILENT: Duration = Duration::from_secs(4);
 /// How long a caller has to say what it wants.
 const CALLER: Duration = Duration::from_secs(2);
 /// The pause after a configuration that could not be applied.
@@ -306,8 +308,9 @@ impl Service {
         }
         self.apply(&needed);
         if Instant::now() >= self.observe_at {
-            self.observe_at = Instant::now() + OBSERVE;
-            self.observe();
+            let seen = observe(&mut self.daemons, &self.places);
+            self.observe_at = Instant::now() + if seen.silent { SILENT } else { OBSERVE };
+            (self.status.neighbors, self.status.routes) = (seen.neighbors, seen.routes);
         }
     }
 
@@ -376,6 +379,10 @@ impl Service {
         if is_applied || !self.daemons.all_run(needed) || Instant::now() < self.retry_at {
             return;
         }
+        // FRR's tools would wait for it, and everybody for them.
+        if let Some(silent) = first_silent(&mut self.daemons, &self.places, needed) {
+            return self.postpone(format!("{silent} does not answer"));
+        }
         let began = Instant::now();
         let fresh = self.fresh.iter().copied().collect::<Vec<_>>().join(" ");
         let loaded = self.fresh.iter().try_for_each(|name| tools::load(&self.places, rendered, name));
@@ -408,32 +415,6 @@ impl Service {
         self.daemons.stop_all();
         self.applied = None;
         self.fresh.clear();
-    }
-
-    fn observe(&mut self) {
-        let show = |daemon: &str, what: &str| {
-            let said = vty::show(&self.places.vty(daemon), &format!("show {what} json"));
-            said.inspect_err(|error| tracing::debug!(daemon, %error, "no answer")).unwrap_or_default()
-        };
-        let mut neighbors = Vec::new();
-        if self.daemons.runs("bgpd") {
-            neighbors.extend(bgp_neighbors(&show("bgpd", "bgp summary")));
-        }
-        if self.daemons.runs("ospfd") {
-            neighbors.extend(ospf_neighbors(&show("ospfd", "ip ospf neighbor")));
-        }
-        if self.daemons.runs("bfdd") {
-            let states = bfd_states(&show("bfdd", "bfd peers"));
-            for n in &mut neighbors {
-                n.bfd = states.get(&n.address).cloned().unwrap_or_default();
-            }
-        }
-        let mut routes = Vec::new();
-        if self.daemons.runs("zebra") {
-            routes.extend(route_counts(4, &show("zebra", "ip route summary")));
-            routes.extend(route_counts(6, &show("zebra", "ipv6 route summary")));
-        }
-        (self.status.neighbors, self.status.routes) = (neighbors, routes);
     }
 }
 

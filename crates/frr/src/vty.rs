@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use sag_daemons::{connect, is_timeout};
 use serde_json::Value;
 
 /// A daemon that does not answer by then is left alone until the next round.
@@ -15,9 +16,7 @@ const MAX_ANSWER: usize = 8 << 20;
 
 /// The answer to a `show` command with `json` at its end.
 pub(crate) fn show(socket: &Path, command: &str) -> io::Result<Value> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut stream = connect(socket, TIMEOUT)?;
     // bfdd shows nothing before.
     ask(&mut stream, "enable")?;
     let text = ask(&mut stream, command)?;
@@ -26,6 +25,12 @@ pub(crate) fn show(socket: &Path, command: &str) -> io::Result<Value> {
         return Ok(Value::Null);
     }
     Ok(serde_json::from_slice(&text)?)
+}
+
+/// Whether a daemon answers. One that cannot be reached has ended, or has not begun to listen: that is no silence.
+pub(crate) fn answers(socket: &Path) -> bool {
+    let asked = connect(socket, TIMEOUT).and_then(|mut stream| ask(&mut stream, "enable"));
+    !asked.is_err_and(|error| is_timeout(&error))
 }
 
 /// What the daemon says to a command.
@@ -86,6 +91,22 @@ mod tests {
             }
         });
         (dir, path)
+    }
+
+    /// Its queue is full after some questions, and who asks does not wait for it.
+    #[test]
+    fn a_daemon_that_hangs_does_not_answer() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("x.vty");
+        assert!(answers(&path), "nobody is there");
+        let listener = UnixListener::bind(&path).expect("bind");
+        rustix::net::listen(&listener, 1).expect("a short queue");
+        let waiting: Vec<_> = (0..2).map(|_| UnixStream::connect(&path)).collect();
+        assert!(waiting.iter().all(Result::is_ok));
+        assert!(!answers(&path));
+        assert!(is_timeout(&show(&path, "show x json").expect_err("silent")));
+        drop(listener);
+        assert!(answers(&path), "it has ended");
     }
 
     #[test]
