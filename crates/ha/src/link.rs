@@ -26,7 +26,7 @@ const HANDSHAKE: usize = 48;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The peer proves another key.
-    #[error("the peer has another key: both gateways need the same key_file")]
+    #[error("the peer has another key: both gateways need the same one in [ha]")]
     WrongKey,
     /// A frame does not decrypt: it was changed on its way.
     #[error("a frame was changed on its way")]

@@ -24,7 +24,7 @@ pub fn files(config: &Config, config_file: &Path) {
     let mut entries: Vec<PathBuf> = d.pin_dir.parent().map(Path::to_owned).into_iter().collect();
     entries.extend(above_mount(&d.pin_dir));
     let mut read = directories_to(config_file);
-    read.extend(config.ha.iter().flat_map(|ha| directories_to(&ha.key_file)));
+    read.extend(config.ha.iter().filter_map(|ha| ha.key_file.as_ref()).flat_map(|file| directories_to(file)));
     let profile =
         Profile { program: Program::Gateway, capabilities: capabilities(config), read, write, entries };
     sag_sandbox::confine_files(mode(config), &profile);

@@ -4,9 +4,9 @@
 //! parts that the validation made of them.
 
 use super::keys::{
-    Acl, AclRule, Config, Dnat, Group, Neighbor, Port, Qos, QosCar, QosPolicy, RawAcl, RawAclRule, RawConfig,
-    RawDnat, RawGroup, RawNat64, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat,
-    RawStaticNat, RawSynCookies, RawTunnel, Route, Snat, StaticNat, SynCookies, Tunnel,
+    Acl, AclRule, Config, Dnat, Group, Ha, Neighbor, Port, Qos, QosCar, QosPolicy, RawAcl, RawAclRule,
+    RawConfig, RawDnat, RawGroup, RawHa, RawNat64, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy,
+    RawRoute, RawSnat, RawStaticNat, RawSynCookies, RawTunnel, Route, Snat, StaticNat, SynCookies, Tunnel,
 };
 use super::schema::{SECRET_MASK, Text};
 use super::scope::Opt;
@@ -65,7 +65,7 @@ impl Config {
             port_mapping: Some(self.port_mapping.raw_keys()),
             syn_cookies: self.syn_cookies.iter().map(syn_cookies).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
-            ha: self.ha.as_ref().map(|h| h.raw_keys()),
+            ha: self.ha.as_ref().map(|h| ha(h, secrets)),
             flow_log: self.flow_log.as_ref().map(|f| f.raw_keys()),
         }
     }
@@ -249,11 +249,19 @@ fn dnat(d: &Dnat) -> RawDnat {
     }
 }
 
-fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
-    let secret = |s: &Secret| match secrets {
+fn secret(s: &Secret, secrets: Secrets) -> Opt<String> {
+    match secrets {
         Secrets::Masked => text(SECRET_MASK),
         Secrets::Shown => at(to_hex(s.expose())),
-    };
+    }
+}
+
+fn ha(h: &Ha, secrets: Secrets) -> RawHa {
+    RawHa { key: h.key.as_ref().and_then(|key| secret(key, secrets)), ..h.raw_keys() }
+}
+
+fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
+    let secret = |s: &Secret| secret(s, secrets);
     let mut out = RawTunnel {
         kind: text(t.encap.kind()),
         addresses: Tunnel::KEYS.addresses.write(&t.addresses),

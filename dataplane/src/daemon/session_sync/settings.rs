@@ -1,4 +1,4 @@
-//! What the thread follows: the addresses, the key of the file, the rate.
+//! What the thread follows: the addresses, the key, the rate.
 
 use sag_ha::KEY_BYTES;
 use sag_model::config::Ha;
@@ -27,10 +27,18 @@ impl Settings {
 ///
 /// # Errors
 ///
-/// What is wrong with the key file.
+/// What is wrong with the key or its file.
 pub fn settings(ha: Option<&Ha>) -> Result<Option<Settings>, String> {
     let Some(ha) = ha else { return Ok(None) };
-    let key = read_key(&ha.key_file).map_err(|e| format!("ha.key_file: {}: {e}", ha.key_file.display()))?;
+    let key = match (&ha.key, &ha.key_file) {
+        (Some(key), _) => {
+            let key: &[u8; KEY_BYTES] =
+                key.expose().try_into().map_err(|_| format!("ha.key: has not {KEY_BYTES} bytes"))?;
+            Zeroizing::new(*key)
+        }
+        (None, Some(file)) => read_key(file).map_err(|e| format!("ha.key_file: {}: {e}", file.display()))?,
+        (None, None) => return Err("ha.key_file: is missing".to_owned()),
+    };
     let bytes_per_second = u64::from(ha.bandwidth) * 1_000_000 / 8;
     Ok(Some(Settings { listen: ha.listen, peer: ha.peer, key, bytes_per_second }))
 }
@@ -61,6 +69,7 @@ fn parse_key(text: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sag_model::config::Secret;
 
     #[test]
     fn a_key_is_64_hexadecimal_digits() {
@@ -93,7 +102,8 @@ mod tests {
         let ha = Ha {
             listen: "10.0.0.1:7".parse().unwrap(),
             peer: "10.0.0.2:7".parse().unwrap(),
-            key_file: path.clone(),
+            key_file: Some(path.clone()),
+            key: None,
             bandwidth: 8,
         };
         let error = settings(Some(&ha)).err().unwrap();
@@ -102,5 +112,7 @@ mod tests {
         assert_eq!(settings(Some(&ha)).ok().flatten().map(|s| s.bytes_per_second), Some(1_000_000));
         fs::write(&path, "short").unwrap();
         assert!(settings(Some(&ha)).err().unwrap().contains("64 hexadecimal digits"));
+        let inline = Ha { key_file: None, key: Some(Secret::new(vec![7; KEY_BYTES])), ..ha };
+        assert_eq!(settings(Some(&inline)).ok().flatten().map(|s| s.key[31]), Some(7));
     }
 }

@@ -1,6 +1,7 @@
 //! Keys of the peer to which sessions follow: `[ha]`.
 
-use crate::config::schema::{HostPort, key, table};
+use crate::config::schema::{HexKey, HostPort, key, table};
+use crate::config::types::Secret;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -22,10 +23,10 @@ table! {
                 .missing("write the other gateway's address and port, as in peer = \"192.0.2.2:7788\"", "")
                 .example("\"10.255.0.2:7788\"");
         /// File with the key of the link: 64 hexadecimal digits, the same at both gateways.
-        pub key_file: PathBuf =>
-            key()
-                .missing("write the path of the key's file, which `openssl rand -hex 32` makes", "")
-                .example("\"/etc/sag/ha.key\"");
+        pub key_file: Option<PathBuf> => key().absent("required without `key`").example("\"/etc/sag/ha.key\"");
+        /// The key itself in place of the file, as the [agent](ha.md#with-the-agent) hands it over.
+        pub key: Option<Secret> as Option<HexKey> =>
+            key().allowed("64 digits").absent("required without `key_file`").secret();
         /// The most that is sent to the peer.
         pub bandwidth: u32 = 100 => key().range(1, 100_000).unit("Mbit/s");
     }
