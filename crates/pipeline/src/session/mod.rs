@@ -28,7 +28,7 @@ use sag_model::time::Tick;
 pub use shares::{Holder, begun, excess, has_answers, heaviest, note_answer};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
-pub use takeover::{state_flags, take_over};
+pub use takeover::{note_port, state_flags, take_over};
 use tcp::{FINS_SEEN, outlived, stamp};
 pub use tcp::{Segment, first_word, next_word, settled};
 

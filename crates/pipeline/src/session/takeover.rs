@@ -3,7 +3,7 @@
 
 use super::tcp::{FIN_SEEN, FINS_SEEN, stamp};
 use crate::family::FlowFamily;
-use crate::table::{FlowTable, Restored, State};
+use crate::table::{FlowTable, Restored, SessionMeta, State};
 use sag_model::VrfNo;
 use sag_model::flow::{FLOW_STATE_SHIFT, FlowRecord, RecordNo};
 use sag_packet::proto::TCP;
@@ -94,9 +94,27 @@ pub fn take_over<R: FlowFamily>(table: &FlowTable<R>, tick: u32, known: &BTreeSe
     };
     let found = table.restore(tick, |a, b| (is_known(a) && is_known(b)).then(|| left_word(a, b)));
     for session in 1..table.used() {
-        if State::of(table.meta(session)).is_some() {
+        let meta = table.meta(session);
+        if State::of(meta).is_some() {
             super::shares::taken_over(table, session);
+            for no in RecordNo::both(session) {
+                let port = table.record(no).ingress().as_port().map_or(NO_PORT, |p| p.0);
+                note_port(meta, no.direction(), port);
+            }
         }
     }
     found
+}
+
+/// In place of the number of a port: none is known by which packets of the direction come in.
+const NO_PORT: u8 = u8::MAX;
+
+/// Notes by which port packets of a direction come in, 0 from the initiator and 1 from the other side. They leave by that
+/// of the other direction.
+pub fn note_port(meta: &SessionMeta, direction: usize, port: u8) {
+    let at = 8 * (direction as u32 & 1);
+    let with = |ports: u32| ports & !(0xFF << at) | u32::from(port) << at;
+    if meta.ports.load(Ordering::Relaxed) != with(meta.ports.load(Ordering::Relaxed)) {
+        let _ = meta.ports.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |ports| Some(with(ports)));
+    }
 }

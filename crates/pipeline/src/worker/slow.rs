@@ -488,6 +488,7 @@ impl Pipeline {
         let flags = action.flags | R::nat_flags(&r.key(), &r.translated()) | state;
         r.action().store(Action { flags, ..action }.to_word(), Ordering::Relaxed);
         r.set_ingress(s.ingress_id());
+        session::note_port(meta, no.direction(), s.ingress.0);
         r.epoch().store(snap.epoch, Ordering::Release);
         replica::claim(table, no.session());
         // Before this packet counts: it may be the one that completes the handshake.

@@ -29,6 +29,25 @@ fn state(rig: &Rig) -> Option<State> {
     session::state_of(&rig.pipe.tables.v4, 1)
 }
 
+/// What the daemon shows of a session's ports is not in the memory that its successor finds.
+#[test]
+fn a_successor_knows_the_ports_of_the_sessions() {
+    let mut rig = Rig::branch();
+    let wanted = u32::from(LAN.0) | u32::from(WAN.0) << 8;
+    let ports = |rig: &Rig| rig.pipe.tables.v4.meta(1).ports.load(Relaxed) & 0xFFFF;
+    assert!(rig.send(&out(SYN)).is_tx());
+    let restart = |rig: &Rig| {
+        rig.pipe.tables.v4.meta(1).ports.store(0, Relaxed);
+        session::take_over::<FlowRecord4>(&rig.pipe.tables.v4, rig.now.tick().0, &Default::default());
+    };
+    restart(&rig);
+    assert_eq!(ports(&rig), u32::from(LAN.0) | 0xFF00, "no answer has come by any port yet");
+    assert!(rig.send(&back(SYNACK)).is_tx() && rig.send(&out(TCP_ACK)).is_tx());
+    assert_eq!(ports(&rig), wanted);
+    restart(&rig);
+    assert_eq!(ports(&rig), wanted);
+}
+
 #[test]
 fn one_session_for_both_directions() {
     let mut rig = Rig::branch();
