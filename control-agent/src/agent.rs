@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sag_sandbox::{CapabilitySet, Profile, Program, Supervisor, directories_to};
-use sag_southbound::{AccessPoint, Announcement, Command};
+use sag_southbound::{AccessPoint, Announcement, Command, SessionLink};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::{Applier, Fault, LastGood};
@@ -62,6 +62,8 @@ struct Agent {
     complaint: String,
     /// What the cloud has for the other members of the network.
     announced: Option<Announcement>,
+    /// What the cloud has for the other device of the instance.
+    session_link: Option<SessionLink>,
     retry_at: Instant,
     reconcile_at: Instant,
     report_at: Instant,
@@ -210,6 +212,7 @@ impl Agent {
             commands: CommandLog::default(),
             complaint: String::new(),
             announced: None,
+            session_link: None,
             retry_at: now,
             reconcile_at: now,
             report_at: now,
@@ -326,7 +329,9 @@ impl Agent {
                 self.report_soon();
             }
             // The other members of the network need a new key or address at once.
-            if self.applier.announcement() != self.announced {
+            if self.applier.announcement() != self.announced
+                || self.applier.session_link() != self.session_link
+            {
                 self.report_soon();
             }
         }
@@ -538,6 +543,7 @@ impl Agent {
         let health = self.checks.states();
         let announcement = self.applier.announcement();
         self.announced.clone_from(&announcement);
+        self.session_link = self.applier.session_link();
         let mut network = self.applier.network_notices();
         network.extend(self.applier.lan.deviations().iter().map(ToString::to_string));
         let deviations = report::bounded(self.applier.deviations());
@@ -549,6 +555,7 @@ impl Agent {
             revision: self.revision,
             clock_offset: self.client.clock.seconds(),
             announcement,
+            session_link: self.session_link.clone(),
             network,
             deviations,
             dns: self.applier.lan.servers().or_else(|| dns::servers(&self.config.resolv_conf).ok()),

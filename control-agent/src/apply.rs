@@ -2,6 +2,7 @@
 //! set, written to disk as the last good one. What fails leaves the one before in force.
 
 mod deviations;
+mod sessions;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use crate::lines::{Lines, Quality};
 use crate::overlay::{LocalEndpoint, device_to, peer_key};
 use crate::peers::{Peers, PeersFile};
 use crate::routing::{self, Routing};
+use crate::session_link::LinkKey;
 use crate::status::NetworkStatus;
 use crate::system::{Item, Reconciled, System, present};
 use crate::vcpe::{Vcpe, VcpeError};
@@ -85,6 +87,8 @@ pub struct Applier {
     key: Option<(u32, Option<PublicKey>)>,
     /// The key by which others recognise this device, or why there is none.
     identity: Result<IdentityKey, String>,
+    /// The key of the link by which sessions follow, or why there is none; it is made when the cloud wants that link.
+    link_key: Option<Result<LinkKey, String>>,
     peers: PeersFile,
     /// The peers' keys that the gateway has, by tunnel.
     pushed: BTreeMap<String, Pushed>,
@@ -159,6 +163,7 @@ impl Applier {
             unwritten: Unwritten::default(),
             key: None,
             identity,
+            link_key: None,
             peers,
             pushed: BTreeMap::new(),
             unkeyed: BTreeMap::new(),
@@ -197,7 +202,7 @@ impl Applier {
             return Ok(base.clone());
         }
         let shown = self.vcpe.show().map_err(fault)?;
-        let base = Base::from_toml(&shown.text).map_err(Fault::Refused)?;
+        let base = Base::from_running(&shown.text).map_err(Fault::Refused)?;
         self.base = Some((pid, base.clone()));
         Ok(base)
     }
@@ -207,7 +212,8 @@ impl Applier {
         let status = self.vcpe.status().map_err(fault)?;
         let present = self.present_addresses()?;
         self.watch_lines(&present);
-        let base = self.base(status.pid)?.having(present);
+        let peers = self.session_peers(&good.desired);
+        let base = self.base(status.pid)?.having(present).beside(peers);
         let endpoint = self.endpoint(&good.desired, status.pid)?;
         let desired = self.within_lock(&good.desired);
         let compiled = compile(&desired, &base, &self.config.ports, health, endpoint.as_ref())
@@ -231,6 +237,9 @@ impl Applier {
                 applied.epoch
             }
         };
+        if let Some(Ok(key)) = &mut self.link_key {
+            key.is_new = false;
+        }
         changed |= self.addresses(&compiled);
         self.learn_routes(&compiled, &good.desired, health);
         let tables = self.system.as_mut().and_then(|s| s.tables().ok());
@@ -261,6 +270,10 @@ impl Applier {
     /// The epoch at which the gateway runs this very document already. Its epoch grows by itself too,
     /// with time windows and addresses, and a restarted one may have begun with our file.
     fn runs(&self, compiled: &Compiled, mark: (u32, u32)) -> Result<Option<u32>, Fault> {
+        // Keys are masked in what the gateway shows.
+        if matches!(&self.link_key, Some(Ok(key)) if key.is_new) {
+            return Ok(None);
+        }
         if let Some(c) = self.current.as_ref().filter(|c| (c.pid, c.epoch) == mark) {
             return Ok((c.compiled.text == compiled.text).then_some(c.epoch));
         }
@@ -410,13 +423,16 @@ impl Applier {
 
     /// Writes down by which identities the devices with tunnels are recognised from now on.
     fn remember_peers(&mut self, compiled: &Compiled) {
-        if compiled.tunnels.is_empty() {
+        if compiled.tunnels.is_empty() && compiled.session_peer.is_none() {
             return;
         }
-        let now = self.now();
+        let (now, gateway) = (self.now(), &self.config.smart_ag_id);
         let done = self.peers.change(|known| {
             for t in &compiled.tunnels {
                 known.remember(&t.peer.sn, &t.gateway, &t.endpoint, now);
+            }
+            if let Some((sn, identity)) = &compiled.session_peer {
+                known.remember_identity(sn, gateway, *identity, now);
             }
         });
         self.unwritten.note("identities of the network", self.peers.path(), done);

@@ -14,7 +14,7 @@ use sag_sandbox::{Mode, UnknownMode};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::overlay::Trust;
+use crate::trust::Trust;
 use lan::RawLan;
 pub use lan::{LanConfig, LanMode, Relay};
 use routing::RawRouting;

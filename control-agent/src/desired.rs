@@ -9,7 +9,8 @@ mod rows;
 pub use lenient::read_document;
 pub use rows::{
     AccessPoint, Acl, Bgp, Car, Ccn, Distribution, DnatEntry, Dns, DnsForward, EccInterface, Ha, HealthCheck,
-    Lan, Member, Ospf, Peer, Policy, PortProtocol, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
+    Lan, Member, Ospf, Peer, Policy, PortProtocol, Probe, Qos, Rule, SessionPeer, SnatEntry, StaticRoute,
+    Tuple, Wan,
 };
 
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub struct Desired {
     pub port_protocols: Vec<PortProtocol>,
     /// The virtual address of two devices.
     pub ha: Option<Ha>,
+    /// Where the links end by which sessions follow to the instance's other devices.
+    pub session_peers: Vec<SessionPeer>,
     /// DNS servers of the device.
     pub dns: Option<Dns>,
     /// Domains with DNS servers of their own.
@@ -134,6 +137,7 @@ impl From<DeviceDocument> for Desired {
             ospf: doc.ospf.map(Ospf::from),
             port_protocols: doc.port_protocols.into_iter().map(PortProtocol::from).collect(),
             ha: doc.ha.and_then(|ha| Ha::try_from(ha).ok()),
+            session_peers: converted(doc.session_peers),
             dns: doc.dns.map(Dns::from),
             dns_forwards: converted(doc.dns_forwards),
             wan_snat: doc.wan_snat,

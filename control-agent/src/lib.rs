@@ -40,9 +40,11 @@ pub mod pull;
 pub mod report;
 pub mod reporter;
 pub mod routing;
+pub mod session_link;
 pub mod sign;
 pub mod status;
 pub mod system;
+pub mod trust;
 pub mod vcpe;
 
 /// What the agent reports as the software version of the device.

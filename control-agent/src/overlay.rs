@@ -15,18 +15,10 @@ pub use self::device::device_to;
 use self::pairs::{Pair, pairs};
 use crate::desired::{Ccn, Member, Peer};
 use crate::peers::Peers;
+use crate::trust::Trust;
 
 mod device;
 mod pairs;
-
-/// Whom the operator of this gateway trusts.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Trust {
-    /// Fingerprints of devices by serial number.
-    pub listed: BTreeMap<String, String>,
-    /// No other devices than these.
-    pub only_listed: bool,
-}
 
 /// This end of the tunnels.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -434,30 +426,7 @@ impl Planner<'_> {
     /// Whether it is the device that it was before, with a key that is not older.
     fn trusted(&self, member: &Member, peer: &Peer, new: &Endpoint) -> Result<(), String> {
         let known = self.end.known.0.get(&peer.sn);
-        let listed = self.end.trust.listed.get(&peer.sn).map(String::as_str);
-        let wanted = listed.or(known.map(|k| k.fingerprint.as_str()).filter(|f| !f.is_empty()));
-        let fingerprint = new.identity.map(|i| i.fingerprint());
-        match (wanted, &fingerprint) {
-            (None, _) if self.end.trust.only_listed => {
-                let its = fingerprint.map(|f| format!(" (its fingerprint is {f})")).unwrap_or_default();
-                return Err(format!("it is not listed in [peers] of agent.toml{its}"));
-            }
-            (Some(wanted), Some(its)) if wanted != its => {
-                let remedy = match listed {
-                    Some(_) => "[peers] of agent.toml names another one".to_owned(),
-                    None => format!(
-                        "it had {wanted} before; if the device was replaced, compare fingerprints and call `sag-agent \
-                         peers accept {} {its}`",
-                        shown(&peer.sn)
-                    ),
-                };
-                return Err(format!("its identity is {its}, and {remedy}"));
-            }
-            (Some(_), None) => {
-                return Err("its announcement is not signed, and the device has an identity".into());
-            }
-            _ => {}
-        }
+        self.end.trust.recognise(&peer.sn, known, new.identity)?;
         // The epochs of whoever was there before the device began to sign say nothing.
         let known = known.filter(|k| !k.fingerprint.is_empty() || new.identity.is_none());
         match known {

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use sag_southbound::{Endpoint, is_fingerprint};
+use sag_southbound::{Endpoint, Identity, is_fingerprint};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -69,24 +69,36 @@ impl Peers {
 
     /// Remembers a device whose announcement was accepted.
     pub fn remember(&mut self, sn: &str, gateway: &str, endpoint: &Endpoint, now: i64) {
-        if !self.0.contains_key(sn) {
-            let full = self.0.values().filter(|k| k.gateway == gateway).count() >= MOST_OF_GATEWAY;
-            if full || self.0.len() >= MOST {
-                let old = self.0.iter().filter(|(_, k)| k.gateway == gateway && k.is_forgotten(now));
-                let oldest = old.min_by_key(|(_, k)| k.seen).map(|(sn, _)| sn.clone());
-                let Some(oldest) = oldest else { return };
-                self.0.remove(&oldest);
-            }
-        }
-        let known = self.0.entry(sn.to_owned()).or_default();
-        gateway.clone_into(&mut known.gateway);
+        let Some(known) = self.entry(sn, gateway, now) else { return };
         if let Some(identity) = endpoint.identity {
             known.fingerprint = identity.fingerprint();
         }
         known.epoch = endpoint.epoch;
         known.public_key = hex::encode(endpoint.public_key);
         known.address = endpoint.address.to_string();
+    }
+
+    /// Remembers the identity of a device to which there are no tunnels: of another one of this instance.
+    pub fn remember_identity(&mut self, sn: &str, gateway: &str, identity: Identity, now: i64) {
+        if let Some(known) = self.entry(sn, gateway, now) {
+            known.fingerprint = identity.fingerprint();
+        }
+    }
+
+    /// The place of a device, which may take that of one which is forgotten; none: there is no room.
+    fn entry(&mut self, sn: &str, gateway: &str, now: i64) -> Option<&mut Known> {
+        if !self.0.contains_key(sn) {
+            let full = self.0.values().filter(|k| k.gateway == gateway).count() >= MOST_OF_GATEWAY;
+            if full || self.0.len() >= MOST {
+                let old = self.0.iter().filter(|(_, k)| k.gateway == gateway && k.is_forgotten(now));
+                let oldest = old.min_by_key(|(_, k)| k.seen).map(|(sn, _)| sn.clone())?;
+                self.0.remove(&oldest);
+            }
+        }
+        let known = self.0.entry(sn.to_owned()).or_default();
+        gateway.clone_into(&mut known.gateway);
         known.seen = now.max(known.seen) / DAY * DAY;
+        Some(known)
     }
 }
 

@@ -11,7 +11,7 @@ use sag_model::control::{
 use sag_rtnl::Tables;
 use sag_southbound::{
     Announcement, Capability, Deviation, Dns, DropCount, HealthState, PortRole, PortState, ProbeTaskState,
-    RouteState, SessionCount, StateReport, Talker, TunnelState, Version, WanState,
+    RouteState, SessionCount, SessionLink, StateReport, Talker, TunnelState, Version, WanState,
 };
 
 use crate::capability::CAPABILITIES;
@@ -58,6 +58,8 @@ pub struct Facts<'a> {
     pub clock_offset: i64,
     /// For the other members of the network.
     pub announcement: Option<Announcement>,
+    /// For the other device of the instance.
+    pub session_link: Option<SessionLink>,
     /// What the operator should know of the network.
     pub network: Vec<String>,
     /// Objects that are not in force as they are.
@@ -127,6 +129,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         drops: drop_rows(drops),
         sessions: Some(sessions(&status)),
         overlay: facts.announcement.clone(),
+        session_link: facts.session_link.clone(),
         software_version: Some(status.version),
         monitor_version: Some(crate::VERSION.to_owned()),
         ..StateReport::default()

@@ -258,6 +258,13 @@ pub struct Ha {
     pub virtual_ip: Option<String>,
 }
 
+impl Ha {
+    /// Whether a LAN port has an address that another device takes over.
+    pub fn has_virtual_address(&self) -> bool {
+        self.mode == "STATIC"
+    }
+}
+
 /// When the device may upgrade itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -34,6 +34,10 @@ pub async fn modify_ha(cx: &mut Cx, request: request::ModifySagHa) -> Result<res
     }
     d.config.ha = ha;
     cx.save_device(&mut d, "Ha").await?;
+    if peers > 1 {
+        // Whether sessions follow to this device is a matter of both.
+        cx.renew(&gw).await?;
+    }
     Ok(response::ModifySagHa::default())
 }
 

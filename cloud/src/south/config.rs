@@ -9,7 +9,8 @@ mod objects;
 mod tests;
 
 use sag_southbound::{
-    AccessPoint, Acl, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret, Version,
+    AccessPoint, Acl, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret,
+    SessionPeer, Version,
 };
 
 use crate::domain::acl::AclRule;
@@ -60,6 +61,7 @@ impl Source<'_> {
         let config = &d.config;
         let links = links::from_each(self.tx, &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
         let peers = Device::of_gateway(self.tx, &gw.id).await?;
+        let session_peers = session_peers(gw, d, &peers);
         let (mut acls, mut qos) = (Vec::new(), Vec::new());
         for id in links.ids(Link::Acl) {
             let filter = Filter::under(id).order_by(Column::Priority, false);
@@ -100,6 +102,7 @@ impl Source<'_> {
             dns: config.dns.as_ref().map(device::dns),
             dns_forwards: config.dns_forwards.iter().map(device::dns_forward).collect(),
             ha: Some(device::ha(&config.ha)),
+            session_peers,
             wan_snat: word(&config.snat),
             remote_access_ip: config.remote_access_ip.clone(),
             service_addresses: config.service_addresses.clone(),
@@ -162,6 +165,20 @@ impl Source<'_> {
             members,
         }))
     }
+}
+
+/// Where the links to the instance's other devices end. What is not in order is not passed on: the devices would refuse it.
+fn session_peers(gw: &Authorised<Gateway>, d: &Device, all: &[Device]) -> Vec<SessionPeer> {
+    if !d.config.ha.has_virtual_address() {
+        return Vec::new();
+    }
+    let others = all.iter().filter(|p| p.sn != d.sn && p.config.ha.has_virtual_address());
+    let end = |p: &Device| {
+        let link = p.state.session_link.clone()?;
+        link.check(&gw.id, &p.sn).ok()?;
+        Some(SessionPeer { smart_ag_sn: p.sn.clone(), link })
+    };
+    others.filter_map(end).collect()
 }
 
 /// A word of the contract; an empty text is none.

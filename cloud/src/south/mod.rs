@@ -276,6 +276,9 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     let before = if other_verdicts { published(cx, &gw).await? } else { None };
     let source = cx.source.clone();
     cx.put_report(&d, &state, now, &source).await?;
+    if d.state.session_link != state.session_link && cx.devices_of(&gw).await?.len() > 1 {
+        cx.renew(&gw).await?;
+    }
     if other_verdicts && published(cx, &gw).await? != before {
         let sns = cx.blocks_changed(&gw).await?;
         cx.changed.extend(sns);

@@ -523,3 +523,4 @@ async fn what_a_device_cannot_do_is_refused_by_the_call() {
 }
 
 mod publication;
+mod session_links;

@@ -203,3 +203,10 @@ impl Exclusions {
         }
     }
 }
+
+/// The longest key path that the path begins with, and what stands there.
+pub(super) fn longest_prefix<'a, T>(all: &'a [(String, T)], path: &str) -> Option<&'a (String, T)> {
+    let of =
+        |o: &&(String, T)| path == o.0 || path.strip_prefix(&o.0).is_some_and(|rest| rest.starts_with('.'));
+    all.iter().filter(of).max_by_key(|(prefix, _)| prefix.len())
+}

@@ -7,6 +7,7 @@ mod policy;
 mod ports;
 mod protocols;
 mod routes;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -14,16 +15,17 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use sag_model::Role;
 use sag_model::config::{Diagnostic, Secrets};
-use sag_southbound::{Deviation, Effect, Line, ProbeKind, PublishStrategy, RouteOrigin, Switch};
+use sag_southbound::{Deviation, Effect, Identity, Line, ProbeKind, PublishStrategy, RouteOrigin, Switch};
 use toml::{Table, Value};
 
 use crate::config::{Wiring, role_word};
 use crate::desired::{Desired, Distribution};
 use crate::health::Verdict;
 use crate::overlay::{LocalEndpoint, Tunnel};
-use isolation::{Exclusions, Object, deviation};
+use isolation::{Exclusions, Object, deviation, longest_prefix};
 pub use lan::LanServices;
 pub use protocols::announced;
+pub use sessions::SessionPeers;
 
 /// Sections of the gateway's own file that the agent leaves as they are.
 const OWN_SECTIONS: [&str; 5] = ["dataplane", "timeouts", "nat", "neighbor", "ha"];
@@ -37,6 +39,8 @@ pub struct Base {
     ports: Vec<Table>,
     /// IPv4 addresses that devices have, by device: those by DHCP are not in the document.
     present: Vec<(String, Ipv4Net)>,
+    /// The other devices of the instance.
+    peers: SessionPeers,
 }
 
 impl Base {
@@ -55,6 +59,7 @@ impl Base {
             overhead: all.get("bandwidth").and_then(|b| b.get("overhead")).cloned(),
             ports: ports.filter_map(|p| p.as_table().cloned()).collect(),
             present: Vec::new(),
+            peers: Vec::new(),
         })
     }
 
@@ -129,6 +134,10 @@ pub struct Compiled {
     pub lan: LanServices,
     /// WAN ports that were found to lead nowhere.
     pub failed: BTreeSet<String>,
+    /// Where this end of the link is by which sessions follow to another device; none: the cloud wants no such link.
+    pub session_end: Option<Ipv4Addr>,
+    /// The device at the other end of that link.
+    pub session_peer: Option<(String, Identity)>,
 }
 
 pub struct Compiler<'a> {
@@ -149,6 +158,8 @@ pub struct Compiler<'a> {
     member_routes: Vec<String>,
     /// WAN ports that were found to lead nowhere.
     failed: BTreeSet<String>,
+    /// The device to which sessions follow.
+    session_peer: Option<(String, Identity)>,
     out: Table,
     /// Object of the cloud by key path.
     origins: Vec<(String, Object)>,
@@ -300,6 +311,7 @@ impl<'a> Compiler<'a> {
             static_routes: Vec::new(),
             member_routes: Vec::new(),
             failed: BTreeSet::new(),
+            session_peer: None,
             out: base.sections.clone(),
             origins: Vec::new(),
             deviations: desired.unreadable.clone(),
@@ -321,7 +333,8 @@ impl<'a> Compiler<'a> {
         self.nat();
         addresses.extend(self.service_addresses());
         let lan = self.lan_services();
-        self.finish(addresses, dhcp, routing, lan)
+        let session_end = self.session_link();
+        self.finish(addresses, dhcp, routing, lan, session_end)
     }
 
     /// Adds an entry to a list of the document and remembers whose it is.
@@ -394,6 +407,7 @@ impl<'a> Compiler<'a> {
         dhcp: Vec<String>,
         routing: sag_frr::Settings,
         lan: LanServices,
+        session_end: Option<Ipv4Addr>,
     ) -> Result<Attempt, Vec<String>> {
         if self.ports.iter().all(|(_, _, role)| *role == Role::Mgmt) {
             let mut why = vec![
@@ -434,6 +448,8 @@ impl<'a> Compiler<'a> {
             routing,
             lan,
             failed: self.failed,
+            session_end,
+            session_peer: self.session_peer,
         })))
     }
 
@@ -455,13 +471,6 @@ impl<'a> Compiler<'a> {
         };
         Complaint { path: e.path.clone(), object, key, text }
     }
-}
-
-/// The longest key path that the path begins with, and what stands there.
-fn longest_prefix<'a, T>(all: &'a [(String, T)], path: &str) -> Option<&'a (String, T)> {
-    let of =
-        |o: &&(String, T)| path == o.0 || path.strip_prefix(&o.0).is_some_and(|rest| rest.starts_with('.'));
-    all.iter().filter(of).max_by_key(|(prefix, _)| prefix.len())
 }
 
 fn port_name(port: &str, vlan: i64) -> String {

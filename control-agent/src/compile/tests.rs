@@ -17,7 +17,7 @@ fn wiring() -> BTreeMap<String, Wiring> {
 }
 
 /// A document as the long poll brings it, with these sections on top.
-pub(super) fn document(more: serde_json::Value) -> serde_json::Value {
+pub(crate) fn document(more: serde_json::Value) -> serde_json::Value {
     let mut doc = json!({
         "Revision": 1, "Gateway": {"Bandwidth": 50, "UpBandwidthWan": "20M"},
         "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "1", "Role": "LAN"},

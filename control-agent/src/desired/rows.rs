@@ -166,6 +166,13 @@ rows! {
         lines: Vec<wire::AnnouncedLine>,
         lines_signature: String,
     }
+    SessionPeer {
+        sn: String,
+        address: String,
+        public_key: String,
+        identity: String,
+        signature: String,
+    }
     Distribution {
         #[serde(deserialize_with = "wire_field")]
         source_type: Option<RouteOrigin>,
@@ -277,6 +284,13 @@ impl TryFrom<wire::HighAvailability> for Ha {
             Some(wire::HaMode::Static) => Ok(Ha { port: ha.port_name, virtual_ip: ha.virtual_ip }),
             _ => Err(()),
         }
+    }
+}
+
+impl From<wire::SessionPeer> for SessionPeer {
+    fn from(p: wire::SessionPeer) -> SessionPeer {
+        let wire::SessionLink { address, public_key, identity, signature } = p.link;
+        SessionPeer { sn: p.smart_ag_sn, address, public_key, identity, signature }
     }
 }
 

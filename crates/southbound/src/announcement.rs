@@ -32,7 +32,7 @@ pub enum AnnouncementError {
     #[error("{0:?} is not an IP address")]
     NotAnAddress(String),
     /// No host on another network can have the address.
-    #[error("{0} is {1}; a tunnel ends at a unicast address that others can reach")]
+    #[error("{0} is {1}; a tunnel or link ends at a unicast address that others can reach")]
     Unreachable(IpAddr, &'static str),
     /// The public key has not the form of one.
     #[error("the public key is not 64 hexadecimal digits")]
@@ -103,6 +103,10 @@ impl Identity {
         hex::encode(self.0)
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// What people compare: half of a SHA-256 of the key, in groups.
     pub fn fingerprint(self) -> String {
         let mut of = digest::Context::new(&digest::SHA256);
@@ -169,6 +173,13 @@ impl IdentityKey {
         Identity(public)
     }
 
+    /// The signature over the bytes.
+    pub(crate) fn signature(&self, bytes: &[u8]) -> [u8; 64] {
+        let mut out = [0; 64];
+        out.copy_from_slice(self.0.sign(bytes).as_ref());
+        out
+    }
+
     /// Signs the announcement of the device `sn` of the instance `gateway`.
     ///
     /// # Errors
@@ -181,10 +192,9 @@ impl IdentityKey {
     ) -> Result<(), AnnouncementError> {
         let endpoint = well_formed(announced)?;
         announced.identity = self.identity().to_hex();
-        announced.signature = hex::encode(self.0.sign(&signed_bytes(&endpoint, gateway, sn)).as_ref());
+        announced.signature = hex::encode(self.signature(&signed_bytes(&endpoint, gateway, sn)));
         if !endpoint.lines.is_empty() {
-            let signature = self.0.sign(&signed_lines(&endpoint, gateway, sn));
-            announced.lines_signature = hex::encode(signature.as_ref());
+            announced.lines_signature = hex::encode(self.signature(&signed_lines(&endpoint, gateway, sn)));
         }
         Ok(())
     }
@@ -233,7 +243,7 @@ fn well_formed(announced: &Announcement) -> Result<Endpoint, AnnouncementError> 
 }
 
 /// Whether agreements with the key give zero whatever the private key is.
-fn is_low_order(public: &[u8; 32]) -> bool {
+pub(crate) fn is_low_order(public: &[u8; 32]) -> bool {
     let random = SystemRandom::new();
     // Without random numbers nobody makes tunnels either; the gateway checks its own agreements again.
     let Ok(own) = agreement::EphemeralPrivateKey::generate(&agreement::X25519, &random) else { return false };
@@ -242,22 +252,22 @@ fn is_low_order(public: &[u8; 32]) -> bool {
 }
 
 /// Two hexadecimal digits for each byte, no more and no fewer.
-fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut out = [0; N];
     hex::decode_to_slice(text, &mut out).ok().map(|()| out)
 }
 
 /// What is signed: every part with its length, so that no two announcements have the same bytes.
 #[derive(Default)]
-struct Parts(Vec<u8>);
+pub(crate) struct Parts(pub(crate) Vec<u8>);
 
 impl Parts {
-    fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
         self.0.extend_from_slice(bytes);
     }
 
-    fn add_address(&mut self, address: IpAddr) {
+    pub(crate) fn add_address(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(a) => self.add(&a.octets()),
             IpAddr::V6(a) => self.add(&a.octets()),

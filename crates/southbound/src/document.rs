@@ -11,7 +11,7 @@ pub use network::{
 pub use policy::{Acl, AclRule, DnatEntry, Qos, QosCar, QosPolicy, SnatEntry};
 pub use ports::{
     Bgp, Dns, DnsForward, HighAvailability, Lan, LeasedLine, Management, Ospf, PortEntry, PortProtocol,
-    StaticRoute, Wan,
+    SessionLink, SessionPeer, StaticRoute, Wan,
 };
 
 use std::collections::BTreeMap;
@@ -62,6 +62,8 @@ wire_object! {
         dns_forwards: Vec<DnsForward> = "DnsForwards",
         /// High availability.
         ha: Option<HighAvailability> = "Ha",
+        /// Where the links end by which sessions follow to the instance's other devices. Since version 1.5.
+        session_peers: Vec<SessionPeer> = "SessionPeers",
         /// SNAT to the address of the WAN port that a packet leaves by.
         wan_snat: Option<Switch> = "Snat",
         /// Address of the device for remote access; empty: none.

@@ -45,6 +45,7 @@ mod document;
 mod exchange;
 mod lines;
 mod report;
+mod session_link;
 mod version;
 mod wire;
 mod words;
@@ -58,7 +59,7 @@ pub use document::{
     Acl, AclRule, AnnouncedLine, Announcement, Bgp, CloudConnectNetwork, DeviceDocument, DistributionRule,
     DnatEntry, Dns, DnsForward, FlowLog, GatewaySettings, HealthCheck, HighAvailability, Lan, LeasedLine,
     Management, NetworkMember, Ospf, PeerDevice, PortEntry, PortProtocol, ProbeTask, Qos, QosCar, QosPolicy,
-    SnatEntry, StaticRoute, UpgradePolicy, Wan,
+    SessionLink, SessionPeer, SnatEntry, StaticRoute, UpgradePolicy, Wan,
 };
 pub use exchange::{
     Acceptance, Action, MAX_REPORT, MAX_WAIT, ParameterError, Parameters, PullAnswer, PullRequest,
@@ -70,6 +71,7 @@ pub use report::{
     DropCount, Effect, HealthState, HealthStatus, LinkBackup, PortState, ProbeTaskState, RouteNeighbor,
     RouteState, SessionCount, StateReport, Talker, TunnelState, WanState,
 };
+pub use session_link::SessionEnd;
 pub use version::{ReadError, VERSION_MEMBER, Version, read};
 pub use wire::{Secret, Wire, WireError, member, object, wire_field};
 pub use words::{

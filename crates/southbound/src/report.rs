@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::capability::Capability;
-use crate::document::{Announcement, Dns};
+use crate::document::{Announcement, Dns, SessionLink};
 use crate::version::Version;
 use crate::wire::wire_report;
 use crate::words::{PortRole, PublishStrategy, words};
@@ -114,6 +114,8 @@ wire_report! {
         local_changes: Option<bool> = "LocalChanges",
         /// `Active`: it forwards; `Standby`: it waits for the other device of its instance to fail. Since version 1.3.
         ha_state: Option<String> = "HaState",
+        /// For the other device of the instance: where the link ends by which sessions follow. Since version 1.5.
+        session_link: Option<SessionLink> = "SessionLink",
         /// Links that stand in for each other.
         link_backup: Vec<LinkBackup> = "LinkBackup",
         /// Paths to access points.

@@ -24,7 +24,7 @@ impl Version {
     /// What a message without a version is: versions were introduced with 1.1.
     pub const UNVERSIONED: Version = Version { major: 1, minor: 0 };
     /// What this crate writes.
-    pub const CURRENT: Version = Version { major: 1, minor: 4 };
+    pub const CURRENT: Version = Version { major: 1, minor: 5 };
 
     /// Whether this program can read a message of that version.
     ///

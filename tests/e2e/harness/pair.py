@@ -62,19 +62,20 @@ class Member:
         self.ns = pair.namespace(f"gw-{name}")
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, key: str = KEY) -> None:
-        (self.run_dir / "state").mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "ha.key").write_text(key + "\n")
+    def document(self) -> str:
         own, other = (1, 2) if self.name == "a" else (2, 1)
         # Numbers of ports are each gateway's own.
         first, second = ("lan", "wan") if self.name == "a" else ("wan", "lan")
         snat = {"wan": "snat = true\n", "lan": ""}
-        self.conf.write_text(
-            DOCUMENT.format(
-                run=self.run_dir, pins=self.pins, own=own, other=other, first=first, second=second,
-                snat_first=snat[first], snat_second=snat[second],
-            )
+        return DOCUMENT.format(
+            run=self.run_dir, pins=self.pins, own=own, other=other, first=first, second=second,
+            snat_first=snat[first], snat_second=snat[second],
         )  # fmt: skip
+
+    def start(self, key: str = KEY) -> None:
+        (self.run_dir / "state").mkdir(parents=True, exist_ok=True)
+        (self.run_dir / "ha.key").write_text(key + "\n")
+        self.conf.write_text(self.document())
         self.log = open(self.run_dir / "vcpe.log", "ab")
         self.process = self.ns.popen(
             [self.pair.vcpe, "run", "--config", self.conf], stdout=self.log, stderr=self.log

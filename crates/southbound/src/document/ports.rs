@@ -167,4 +167,24 @@ wire_object! {
         /// The virtual address.
         virtual_ip: String = "VirtualIp",
     }
+
+    /// A device's end of the link by which sessions follow to the other device of its instance.
+    pub struct SessionLink {
+        /// Where the link ends.
+        address: String = "Address",
+        /// 64 hexadecimal digits, an X25519 public key.
+        public_key: String = "PublicKey",
+        /// Who signed: 64 hexadecimal digits, an Ed25519 public key.
+        identity: String = "Identity",
+        /// The signature: 128 hexadecimal digits.
+        signature: String = "Signature",
+    }
+
+    /// The other device's end.
+    pub struct SessionPeer {
+        /// Serial number.
+        smart_ag_sn: String = "SmartAGSn",
+        /// As the device has announced it.
+        link: SessionLink = "SessionLink",
+    }
 }

@@ -281,6 +281,15 @@ fn announcement() -> Announcement {
     }
 }
 
+fn session_link() -> SessionLink {
+    SessionLink {
+        address: "192.168.1.2".into(),
+        public_key: "ab".repeat(32),
+        identity: "cd".repeat(32),
+        signature: "ef".repeat(64),
+    }
+}
+
 pub fn report_answer() -> ReportAnswer {
     let problem = "the address 203.0.113.7 is that of device sn9".into();
     ReportAnswer { overlay: Some(Acceptance { epoch: Some(4), problem }) }
@@ -364,6 +373,7 @@ pub fn document() -> DeviceDocument {
             port_name: "1".into(),
             virtual_ip: "192.168.1.253".into(),
         }),
+        session_peers: vec![SessionPeer { smart_ag_sn: "sn3".into(), link: session_link() }],
         wan_snat: Some(Switch::Enable),
         remote_access_ip: "10.9.9.9".into(),
         upgrade_policy: Some(UpgradePolicy {
@@ -483,6 +493,7 @@ pub fn report() -> StateReport {
         overlay: Some(announcement()),
         local_changes: Some(false),
         ha_state: Some("Active".into()),
+        session_link: Some(session_link()),
         access_point_probe: Some("probe-1".into()),
         diagnosis: Some(diagnosis()),
         link_backup: vec![LinkBackup {
