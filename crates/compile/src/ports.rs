@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use sag_model::config::Config;
 use sag_model::{MacAddr, PortIdx, Role, VrfNo, Zone};
 use sag_pipeline::snapshot::{AddrSet, Port};
-use sag_rtnl::{Link, RouteKind, Tables};
+use sag_rtnl::{Link, Tables};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -218,10 +218,9 @@ pub(crate) fn local_addresses(
     for a in tables.addresses().filter(|a| !a.addr.is_loopback()) {
         local.entry(vrf(a.ifindex)).or_default().insert(a.addr);
     }
-    for r in tables.routes_sorted() {
+    for r in tables.own_routes() {
         let host = r.dst.prefix_len() == r.dst.max_prefix_len();
-        let ours = matches!(r.kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast);
-        if host && ours && !r.dst.addr().is_loopback() {
+        if host && !r.dst.addr().is_loopback() {
             let hop = tables.nexthops_of(r).first().map_or(0, |h| h.ifindex);
             local.entry(vrf(hop)).or_default().insert(r.dst.addr());
         }

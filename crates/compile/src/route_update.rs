@@ -99,7 +99,7 @@ impl Compiler {
         let by_itself =
             |p: &IpNet| !self.routes.layered[usize::from(p.addr().is_ipv6())] && !inputs.is_searched(p);
         // Which of too many learned routes are looked up depends on all of them.
-        if tables.routes_sorted().len() > self.max_learned || !only.iter().all(by_itself) {
+        if tables.route_count() > self.max_learned || !only.iter().all(by_itself) {
             return None;
         }
         if only.is_empty() {

@@ -17,7 +17,7 @@ use sag_model::config::{Config, TunnelIdx};
 use sag_model::{PortIdx, VrfNo};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::tunnel::TunnelNo;
-use sag_rtnl::{Nexthop, RouteKind, Table, Tables};
+use sag_rtnl::{Nexthop, RouteKind, RouteRef, Table, Tables};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use wan::WanRoutes;
@@ -76,7 +76,7 @@ struct Learned {
 
 impl Learned {
     /// Whether there is room for a route.
-    fn admits(&mut self, route: &sag_rtnl::Route) -> bool {
+    fn admits(&mut self, route: RouteRef<'_>) -> bool {
         // The kernel's own, and the operator's (`boot` is what `ip route add` says).
         if matches!(route.protocol.name(), Some("kernel" | "boot" | "static")) {
             return true;
@@ -128,7 +128,7 @@ pub(crate) fn collect(from: Sources<'_>, only: Option<&BTreeSet<IpNet>>) -> Coll
         bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
     let of_table = kernel_tables(config, tables);
     let devices = TunnelDevices::of(config, tables, tunnels);
-    let routes: Box<dyn Iterator<Item = &sag_rtnl::Route>> = match only {
+    let routes: Box<dyn Iterator<Item = RouteRef<'_>>> = match only {
         None => Box::new(tables.routes_sorted()),
         Some(prefixes) => Box::new(prefixes.iter().flat_map(|dst| tables.routes_to(dst))),
     };
@@ -243,7 +243,7 @@ fn by_vrf(row: RouteRow, bindings: &[PortBinding]) -> Vec<RouteRow> {
 /// The VRF of the interface of a route to the gateway itself.
 fn vrf_of_interface(
     tables: &Tables,
-    r: &sag_rtnl::Route,
+    r: RouteRef<'_>,
     by_l3: &HashMap<u32, PortIdx>,
     bindings: &[PortBinding],
 ) -> VrfNo {
@@ -300,7 +300,7 @@ struct KernelWay {
 
 /// The next hops of a unicast route: those that are alive, else those by links without carrier, else the dead ones.
 fn kernel_way(
-    (tables, r): (&Tables, &sag_rtnl::Route),
+    (tables, r): (&Tables, RouteRef<'_>),
     by_l3: &HashMap<u32, PortIdx>,
     bindings: &[PortBinding],
     devices: &TunnelDevices<'_>,
@@ -346,7 +346,7 @@ fn kernel_way(
 }
 
 /// The route's own MTU, 0: it has none. No link carries less of IPv6 than 1,280 (RFC 8200 5).
-fn mtu(r: &sag_rtnl::Route) -> u16 {
+fn mtu(r: RouteRef<'_>) -> u16 {
     let least = if r.dst.addr().is_ipv6() { 1280 } else { 0 };
     r.mtu.map_or(0, |mtu| mtu.max(least).min(u32::from(u16::MAX)) as u16)
 }
@@ -361,7 +361,7 @@ impl UnusedRoutes {
     }
 
     /// Whether a route holds for some packets to its destination only; the gateway looks destinations up.
-    fn matches(&mut self, r: &sag_rtnl::Route) -> bool {
+    fn matches(&mut self, r: RouteRef<'_>) -> bool {
         let kind = match r {
             r if r.tos != 0 => UnusedRoute::TypeOfService,
             r if r.from.is_some() => UnusedRoute::Source,

@@ -89,8 +89,7 @@ fn hop(ifindex: u32, gateway: Option<&str>) -> Nexthop {
 }
 
 fn route(dst: &str, kind: RouteKind, priority: u32, nexthops: Vec<Nexthop>) -> KernelRoute {
-    KernelRoute {
-        dst: dst.parse().unwrap(),
+    let attributes = sag_rtnl::RouteAttributes {
         from: None,
         table: if kind == RouteKind::Local { Table::Local } else { Table::Main },
         tos: 0,
@@ -102,7 +101,8 @@ fn route(dst: &str, kind: RouteKind, priority: u32, nexthops: Vec<Nexthop>) -> K
         nexthops,
         nexthop_id: None,
         mtu: None,
-    }
+    };
+    KernelRoute { dst: dst.parse().unwrap(), attributes }
 }
 
 fn neighbor(ifindex: u32, addr: &str, state: NeighborState) -> Neighbor {
@@ -212,9 +212,10 @@ snat = true
         t.insert_address(Address { scope, secondary, peer, ..address(4, net) });
     }
     t.insert_address(address(1, "198.18.0.1/32"));
-    let preferring = |dst: &str, source: &str| KernelRoute {
-        prefsrc: Some(ip(source)),
-        ..route(dst, RouteKind::Unicast, 0, vec![hop(4, Some("203.0.113.254"))])
+    let preferring = |dst: &str, source: &str| {
+        let mut r = route(dst, RouteKind::Unicast, 0, vec![hop(4, Some("203.0.113.254"))]);
+        r.prefsrc = Some(ip(source));
+        r
     };
     for (dst, source) in [("100.64.0.0/16", "198.18.0.1"), ("100.65.0.0/16", "8.8.8.8")] {
         t.insert_route(preferring(dst, source));
@@ -295,9 +296,10 @@ fn learned_routes_are_bounded() {
     let mut c = Gateway::new();
     c.compiler.max_learned = 100;
     let mut t = tables();
-    let learned = |dst: &str, protocol| KernelRoute {
-        protocol: RouteProtocol(protocol),
-        ..route(dst, RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))])
+    let learned = |dst: &str, protocol| {
+        let mut r = route(dst, RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]);
+        r.protocol = RouteProtocol(protocol);
+        r
     };
     for n in 0..100 {
         t.insert_route(learned(&format!("10.0.{n}.0/24"), 186));

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use mio::{Events, Interest, Poll, Token};
-use sag_rtnl::{Mirror, Route, Tables};
+use sag_rtnl::{Mirror, RouteRef, Tables};
 use std::error::Error;
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -117,7 +117,7 @@ fn print_addresses(tables: &Tables) {
     }
 }
 
-fn print_route(tables: &Tables, route: &Route) {
+fn print_route(tables: &Tables, route: RouteRef<'_>) {
     print!("route {} {} {:?} metric {}", route.dst, tables.kind_of(route), route.table, route.priority);
     print!(" proto {}", route.protocol);
     if let Some(id) = route.nexthop_id {
@@ -159,7 +159,7 @@ fn print_all(tables: &Tables) {
         "{} links, {} addresses, {} routes, {} nexthop objects, {} neighbours",
         tables.links().len(),
         tables.addresses().len(),
-        tables.routes_sorted().len(),
+        tables.route_count(),
         tables.nexthop_objects().len(),
         tables.neighbors().len()
     );

@@ -1,7 +1,7 @@
 //! Applies events to [`Tables`], and tracks what changed and what the kernel does not announce.
 
 use crate::decode::Event;
-use crate::route::{Route, RouteKey};
+use crate::route::{Route, RouteAttributes, RouteKey};
 use crate::tables::Tables;
 use crate::types::Link;
 use ipnet::IpNet;
@@ -41,20 +41,19 @@ pub(crate) struct Tracker {
     pub addrs: bool,
     pub prefixes: BTreeSet<IpNet>,
     pub neighbors: BTreeSet<(u32, IpAddr)>,
-    nexthops: BTreeSet<u32>,
+    /// Nexthop objects that have changed: so have the routes that use them.
+    pub nexthops: BTreeSet<u32>,
+    /// Announcements were lost, and not everything has been read again since: what is known may be older than what is
+    /// announced.
+    pub unsure: bool,
     /// The kernel has changed routes without an announcement, or in a way that notifications do not express:
     /// they must be read again.
     pub reread_routes: bool,
 }
 
 impl Tracker {
-    /// The result. Routes whose nexthop object changed count as changed.
-    pub fn finish(mut self, tables: &Tables) -> Changes {
-        if !self.nexthops.is_empty() {
-            let touched = tables.with_groups(&self.nexthops);
-            let uses = |r: &&Route| r.nexthop_id.is_some_and(|id| touched.contains(&id));
-            self.prefixes.extend(tables.routes.values().filter(uses).map(|r| r.dst));
-        }
+    /// The result.
+    pub fn finish(self) -> Changes {
         Changes {
             links: self.links,
             addrs: self.addrs,
@@ -116,18 +115,25 @@ impl Tracker {
                 if tables.nexthops.contains_key(&id) {
                     // Routes through the object fall with it, IPv4 ones unannounced.
                     let fallen = tables.with_groups(&BTreeSet::from([id]));
-                    let uses = |r: &Route| r.nexthop_id.is_some_and(|id| fallen.contains(&id));
-                    self.reread_routes |= tables.routes.values().any(uses);
+                    self.reread_routes |= fallen.iter().any(|id| tables.routes.uses(*id));
                     self.nexthops.insert(id);
                     tables.nexthops.remove(&id);
                 }
             }
-            Event::Route { route, replace } if route.dst.addr().is_ipv4() => {
-                self.put_v4(tables, route, replace)
+            Event::Route { route, replace, append } => {
+                tables.routes.speak_of(route.key());
+                match route.dst {
+                    IpNet::V4(_) => self.put_v4(tables, route, replace, append),
+                    IpNet::V6(_) => self.put_v6(tables, route, replace, append),
+                }
             }
-            Event::Route { route, replace } => self.put_v6(tables, route, replace),
-            Event::RouteGone(route) if route.dst.addr().is_ipv4() => self.drop_v4(tables, &route),
-            Event::RouteGone(route) => self.drop_v6(tables, &route),
+            Event::RouteGone(route) => {
+                tables.routes.speak_of(route.key());
+                match route.dst {
+                    IpNet::V4(_) => self.drop_v4(tables, &route),
+                    IpNet::V6(_) => self.drop_v6(tables, &route),
+                }
+            }
             // No part of the tables.
             Event::Setting => {}
         }
@@ -157,93 +163,107 @@ impl Tracker {
     }
 
     fn set_route(&mut self, tables: &mut Tables, key: RouteKey, route: Route) {
-        if tables.routes.get(&key) != Some(&route) {
-            self.prefixes.insert(route.dst);
-            tables.routes.insert(key, route);
+        let dst = route.dst;
+        if tables.routes.set(key, route) {
+            self.prefixes.insert(dst);
         }
     }
 
     fn add_route(&mut self, tables: &mut Tables, route: Route) {
         self.prefixes.insert(route.dst);
-        tables.insert_route(route);
+        tables.routes.append(route);
+    }
+
+    /// Whether the tables may be behind what is announced, or, where they are being read, ahead of it.
+    fn is_unsure(&self, tables: &Tables) -> bool {
+        self.unsure || tables.routes.is_read()
+    }
+
+    /// Puts a route in the place of all under its key, of which it cannot be said how they stand to it.
+    fn put_alone(&mut self, tables: &mut Tables, route: Route) {
+        self.reread_routes = true;
+        self.prefixes.insert(route.dst);
+        let key = route.key();
+        while tables.routes.remove(&key) {}
+        tables.routes.append(route);
     }
 
     /// IPv4: one route to a key is the rule, further ones stand in a queue behind the first
     /// (`append`) or before it (`prepend`); the message does not say where.
-    fn put_v4(&mut self, tables: &mut Tables, route: Route, replace: bool) {
-        let mut known = tables.routes_like(&route);
-        match (known.next(), known.next()) {
-            (None, _) => {
-                drop(known);
-                self.add_route(tables, route);
-            }
-            (Some((first, old)), other) => {
-                let (same, alone) = (*old == route, other.is_none());
-                drop(known);
-                if replace && alone {
-                    self.set_route(tables, first, route);
-                } else if !(same && alone) {
-                    self.reread_routes = true;
-                }
-            }
+    fn put_v4(&mut self, tables: &mut Tables, route: Route, replace: bool, append: bool) {
+        let known: Vec<bool> =
+            tables.routes.like(route.key()).map(|(_, old)| *old == route.attributes).collect();
+        match known[..] {
+            [] => self.add_route(tables, route),
+            [same] if replace || same => self.set_route(tables, route.key(), route),
+            [_] if !append && self.is_unsure(tables) => self.put_alone(tables, route),
+            _ => self.reread_routes = true,
         }
     }
 
     fn drop_v4(&mut self, tables: &mut Tables, route: &Route) {
-        let mut known = tables.routes_like(route);
-        let (first, other) = (known.next(), known.next());
-        match first.map(|(key, old)| (key, old.same_path(route))) {
-            None => {}
-            Some((key, true)) if other.is_none() => {
-                drop(known);
-                tables.routes.remove(&key);
+        let known: Vec<bool> =
+            tables.routes.like(route.key()).map(|(_, old)| old.same_path(&route.attributes)).collect();
+        match known[..] {
+            [] => {}
+            // If another one took its place, that has been read already, and is announced again.
+            [same] if same || self.is_unsure(tables) => {
+                tables.routes.remove(&route.key());
                 self.prefixes.insert(route.dst);
             }
-            Some(_) => self.reread_routes = true,
+            _ => self.reread_routes = true,
         }
     }
 
     /// IPv6: every message about a route with several nexthops carries them all, except when one of
     /// them is deleted.
-    fn put_v6(&mut self, tables: &mut Tables, route: Route, replace: bool) {
-        let known: Vec<(RouteKey, bool)> =
-            tables.routes_like(&route).map(|(k, r)| (k, r.same_siblings(&route))).collect();
-        let ours = known.iter().find(|k| k.1).map(|k| k.0);
-        match (ours, &known[..]) {
-            (Some(key), _) if replace => self.set_route(tables, key, route),
+    fn put_v6(&mut self, tables: &mut Tables, route: Route, replace: bool, append: bool) {
+        let (ours, others) = siblings(tables, &route);
+        match ours {
+            Some((key, _)) if replace => self.set_route(tables, key, route),
             // One more nexthop: the message describes the route by it, while the rest stays.
-            (Some(key), _) => {
-                let nexthops = route.nexthops.clone();
-                let grown = tables.routes.get(&key).map_or(route, |old| Route { nexthops, ..old.clone() });
-                self.set_route(tables, key, grown);
+            Some((key, mut grown)) => {
+                grown.nexthops = route.attributes.nexthops;
+                self.set_route(tables, key, Route { dst: route.dst, attributes: grown });
             }
-            (None, [(only, _)]) if replace => self.set_route(tables, *only, route),
-            (None, others) => {
-                self.reread_routes |= replace && !others.is_empty();
+            None if replace && others == 1 => self.set_route(tables, route.key(), route),
+            None if others > 0 && !append && self.is_unsure(tables) => self.put_alone(tables, route),
+            None => {
+                self.reread_routes |= replace && others > 0;
                 self.add_route(tables, route);
             }
         }
     }
 
     fn drop_v6(&mut self, tables: &mut Tables, route: &Route) {
-        let Some(key) = tables.routes_like(route).find(|(_, r)| r.same_siblings(route)).map(|(k, _)| k)
-        else {
-            return;
+        let (key, mut rest) = match siblings(tables, route) {
+            (Some(ours), _) => ours,
+            // As for IPv4.
+            (None, 1) if self.is_unsure(tables) => {
+                tables.routes.remove(&route.key());
+                self.prefixes.insert(route.dst);
+                return;
+            }
+            (None, others) => {
+                self.reread_routes |= others > 1 && self.is_unsure(tables);
+                return;
+            }
         };
         self.prefixes.insert(route.dst);
-        if let Some(old) = tables.routes.get_mut(&key) {
-            old.nexthops.retain(|leg| !route.nexthops.iter().any(|gone| gone.same_leg(leg)));
-            if old.nexthops.is_empty() || route.nexthop_id.is_some() {
-                tables.routes.remove(&key);
-            }
+        rest.nexthops.retain(|leg| !route.nexthops.iter().any(|gone| gone.same_leg(leg)));
+        if rest.nexthops.is_empty() || route.nexthop_id.is_some() {
+            tables.routes.remove(&key);
+        } else {
+            tables.routes.set(key, Route { dst: route.dst, attributes: rest });
         }
     }
 
-    /// Puts the result of a dump in the place of a whole table and notes the differences.
-    pub fn replace_routes(&mut self, tables: &mut Tables, new: Tables) {
-        let changed = difference(&tables.routes, &new.routes);
-        self.prefixes.extend(changed.into_iter().map(|k| k.dst));
-        tables.routes = new.routes;
+    /// An entry of a dump of the routes.
+    pub fn read_route(&mut self, tables: &mut Tables, route: Route) {
+        let dst = route.dst;
+        if tables.routes.read(route) {
+            self.prefixes.insert(dst);
+        }
     }
 
     pub fn replace_nexthops(&mut self, tables: &mut Tables, new: Tables) {
@@ -274,6 +294,15 @@ fn pair_up(tables: &mut Tables, link: &Link) {
     if let Some(other) = link.parent.and_then(|p| tables.links.get_mut(&p)) {
         other.parent = Some(link.ifindex);
     }
+}
+
+/// What is known of a route of IPv6, and how many others there are under its key.
+fn siblings(tables: &Tables, route: &Route) -> (Option<(RouteKey, RouteAttributes)>, usize) {
+    let mut known = tables.routes.like(route.key());
+    let ours = known.find(|(_, old)| old.same_siblings(&route.attributes));
+    let ours = ours.map(|(key, old)| (key, old.clone()));
+    let others = tables.routes.like(route.key()).count() - usize::from(ours.is_some());
+    (ours, others)
 }
 
 /// Keys whose values differ between two maps.

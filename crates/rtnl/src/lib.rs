@@ -32,7 +32,7 @@
 //! let mut mirror = sag_rtnl::Mirror::open()?;
 //! let changes = mirror.poll()?;
 //! if changes.routes {
-//!     println!("{} routes, changed: {:?}", mirror.tables().routes_sorted().len(), changes.prefixes);
+//!     println!("{} routes, changed: {:?}", mirror.tables().route_count(), changes.prefixes);
 //! }
 //! # Ok::<(), sag_rtnl::Error>(())
 //! ```
@@ -49,8 +49,10 @@ mod editor;
 mod error;
 mod managed;
 mod mirror;
+mod reading;
 mod request;
 mod route;
+mod route_table;
 mod socket;
 mod sockets;
 mod source_routes;
@@ -65,8 +67,8 @@ pub use editor::Editor;
 pub use error::{Error, Result};
 pub use mirror::Mirror;
 pub use route::{
-    Nexthop, NexthopObject, NexthopTarget, PROTOCOL_CONFIG, Route, RouteKind, RouteProtocol,
-    RouterPreference, Table,
+    Nexthop, NexthopObject, NexthopTarget, PROTOCOL_CONFIG, Route, RouteAttributes, RouteKind, RouteProtocol,
+    RouteRef, RouterPreference, Table,
 };
 pub use sockets::{OwnSocket, SocketReader};
 pub use source_routes::{SourceRoute, SourceRoutes};

@@ -8,6 +8,7 @@ use crate::apply::{Changes, Tracker};
 use crate::decode::{self, Event};
 use crate::error::{Error, Result};
 use crate::managed::Managed;
+use crate::reading::{NexthopUsers, Readings};
 use crate::request::{self, NeighborFlags};
 use crate::route::Table;
 use crate::socket::{Listener, Received, Requester};
@@ -18,15 +19,15 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes of notifications that may wait between two polls (the kernel doubles it): some 150,000 route
 /// changes.
 const RECEIVE_BUFFER: usize = 64 << 20;
-/// Datagrams that one poll takes, so that a flood of changes cannot hold the caller for ever.
-const DATAGRAMS_PER_POLL: usize = 4096;
-/// Rounds of reading and re-reading in one poll.
-const ROUNDS: usize = 3;
+/// Datagrams that one poll takes, so that a flood of changes cannot hold the caller for long.
+const DATAGRAMS_PER_POLL: usize = 512;
+/// While notifications are being lost, everything but the routes is read at such intervals.
+const READ_WHILE_DEAF: Duration = Duration::from_millis(200);
 
 /// A live copy of the forwarding tables of the network namespace in which it was opened.
 pub struct Mirror {
@@ -36,10 +37,14 @@ pub struct Mirror {
     managed: Managed,
     /// Numbers of the tables that are mirrored besides those of the kernel's default rules.
     followed: BTreeSet<u32>,
-    /// Everything must be read again: notifications were lost, or the last attempt failed.
+    /// Links, addresses and neighbours must be read again: notifications were lost, or the last attempt failed.
     stale: bool,
-    /// The routes must be read again.
-    stale_routes: bool,
+    /// When they were.
+    others_read: Instant,
+    /// Notifications were lost, and what was read since is not reported yet.
+    resynced: bool,
+    readings: Readings,
+    nexthop_users: NexthopUsers,
     /// Changes caused by requests, for the next poll to report.
     pending: Tracker,
     malformed: u64,
@@ -70,13 +75,17 @@ impl Mirror {
             managed: Managed::default(),
             followed: BTreeSet::new(),
             stale: false,
-            stale_routes: false,
+            others_read: Instant::now(),
+            resynced: false,
+            readings: Readings::open()?,
+            nexthop_users: NexthopUsers::default(),
             pending: Tracker::default(),
             malformed: 0,
             link_notices: 0,
             setting_notices: 0,
         };
-        mirror.read_all(&mut Tracker::default())?;
+        mirror.read_others(&mut Tracker::default())?;
+        mirror.read_routes(&mut Tracker::default())?;
         Ok(mirror)
     }
 
@@ -98,8 +107,15 @@ impl Mirror {
         let mut tracker = std::mem::take(&mut self.pending);
         let read = self.read_routes(&mut tracker);
         self.pending = tracker;
-        self.stale |= read.is_err();
+        if read.is_err() {
+            self.readings.want();
+        }
         read
+    }
+
+    /// How often all routes have been read.
+    pub fn readings(&self) -> u64 {
+        self.readings.count
     }
 
     /// Messages that could not be understood since the mirror was opened; 0 unless the kernel's
@@ -120,59 +136,74 @@ impl Mirror {
         self.setting_notices
     }
 
-    /// Takes all notifications that wait, never blocking for more. Call it when [`Mirror::fd`] is
-    /// readable, and about once a second besides (see [`Mirror::manage`]).
+    /// Takes notifications that wait, never blocking for more, and a bounded number of them: call it when [`Mirror::fd`] is
+    /// readable, again while [`Changes::more`] is set, and about once a second besides (see [`Mirror::manage`]).
     ///
-    /// After an error the next call reads all tables again and reports what changed since the last
-    /// success.
+    /// Where the kernel does not announce what becomes of its routes, and where announcements were lost, the routes are
+    /// read again, some thousand in a call; announcements are followed meanwhile. After an error the next calls read all
+    /// tables again and report what changed since the last success.
     ///
     /// # Errors
     /// [`Error`] if the kernel cannot be read.
     pub fn poll(&mut self) -> Result<Changes> {
         let mut tracker = std::mem::take(&mut self.pending);
         match self.follow(&mut tracker) {
-            Ok((resynced, more)) => {
-                let changes = tracker.finish(&self.tables);
+            Ok(more) => {
+                let read = !self.stale && !self.readings.is_unsure();
+                let resynced = self.resynced && read;
+                self.resynced &= !read;
+                let changes = tracker.finish();
                 self.refresh_managed(Instant::now());
                 Ok(Changes { resynced, more, ..changes })
             }
             Err(e) => {
                 self.pending = tracker;
                 self.stale = true;
+                self.readings.want();
                 Err(e)
             }
         }
     }
 
-    /// Reads until nothing waits; returns whether everything was read again, and whether more waits.
-    fn follow(&mut self, tracker: &mut Tracker) -> Result<(bool, bool)> {
-        let mut resynced = false;
-        for _ in 0..ROUNDS {
-            let more = self.drain(tracker)?;
-            if self.stale {
-                self.read_all(tracker)?;
-                resynced = true;
-            } else if self.stale_routes {
-                self.read_routes(tracker)?;
-            } else {
-                return Ok((resynced, more));
-            }
-            // What arrived meanwhile may be older than what was read: look again.
+    /// Takes what waits, and reads what has to be read; returns whether there is more to do at once.
+    fn follow(&mut self, tracker: &mut Tracker) -> Result<bool> {
+        let mut more = self.drain(tracker)?;
+        // While announcements are being lost, what is read is soon out of date.
+        let deaf = self.readings.is_deaf();
+        if self.stale && (!deaf || self.others_read.elapsed() > READ_WHILE_DEAF) {
+            self.read_others(tracker)?;
+            self.stale |= deaf;
+            self.others_read = Instant::now();
         }
-        Ok((resynced, true))
+        if self.readings.is_due(more) {
+            self.begin_reading(tracker)?;
+            // What arrived meanwhile has announced itself, but there may be some of before.
+            more = true;
+        }
+        if self.readings.is_on() {
+            let followed = &self.followed;
+            more |= !self.readings.step(&mut self.tables, tracker, |e| is_followed(followed, e))?;
+        }
+        more |= self.nexthop_users.step(&self.tables, tracker);
+        Ok(more)
     }
 
     /// Applies what waits on the listening socket; true if there is more.
     fn drain(&mut self, tracker: &mut Tracker) -> Result<bool> {
         let mut more = true;
+        tracker.unsure = self.readings.is_unsure();
         for _ in 0..DATAGRAMS_PER_POLL {
             match self.listener.receive()? {
                 Received::Nothing => {
+                    self.readings.hear();
                     more = false;
                     break;
                 }
                 // The kernel stays silent until its queue is empty, so go on emptying it.
-                Received::Overrun => self.stale = true,
+                Received::Overrun => {
+                    (self.stale, self.resynced, tracker.unsure) = (true, true, true);
+                    self.readings.lost();
+                }
                 Received::Datagram(len) => {
                     let datagram = self.listener.buf.get(..len).unwrap_or_default();
                     for message in wire::messages(datagram) {
@@ -181,6 +212,9 @@ impl Mirror {
                             Ok(Some(event)) if !is_followed(&self.followed, &event) => {}
                             Ok(Some(event)) => {
                                 self.link_notices += u64::from(matches!(event, Event::Link(_)));
+                                if is_route_v6(&event) {
+                                    self.readings.disturb();
+                                }
                                 tracker.apply(&mut self.tables, event);
                             }
                             Ok(None) => {}
@@ -190,11 +224,14 @@ impl Mirror {
                 }
             }
         }
-        self.stale_routes |= std::mem::take(&mut tracker.reread_routes);
+        if std::mem::take(&mut tracker.reread_routes) {
+            self.readings.want();
+        }
         Ok(more)
     }
 
-    fn read_all(&mut self, tracker: &mut Tracker) -> Result<()> {
+    /// Reads everything but the routes.
+    fn read_others(&mut self, tracker: &mut Tracker) -> Result<()> {
         // Stays set if one of the dumps fails.
         self.stale = true;
         let mut whole = true;
@@ -207,22 +244,30 @@ impl Mirror {
         let (new, sound) = self.dump_families("neighbours", request::dump_neighbors)?;
         tracker.replace_neighbors(&mut self.tables, new);
         whole &= sound;
-        self.read_routes(tracker)?;
         self.stale = !whole;
         Ok(())
     }
 
-    fn read_routes(&mut self, tracker: &mut Tracker) -> Result<()> {
-        self.stale_routes = true;
+    /// Begins to read the routes, with the nexthop objects to which they refer.
+    fn begin_reading(&mut self, tracker: &mut Tracker) -> Result<()> {
         // The kernel announces that a link goes down before it removes the link's routes: wait for it to
         // finish. The loopback device is number 1 in every namespace; if it is not, the answer "no
         // such link" comes after the same wait.
         let _answer = self.requester.request("link 1", |seq| request::get_link(1, seq), |_| {})?;
         let (new, sound) = self.requester.dump("nexthops", request::dump_nexthops, load)?;
         tracker.replace_nexthops(&mut self.tables, new);
-        let (new, all) = self.dump_families("routes", request::dump_routes)?;
-        tracker.replace_routes(&mut self.tables, new);
-        self.stale_routes = !(sound && all);
+        self.readings.begin(&mut self.tables)?;
+        if !sound {
+            self.readings.want();
+        }
+        Ok(())
+    }
+
+    /// Reads all routes at once.
+    fn read_routes(&mut self, tracker: &mut Tracker) -> Result<()> {
+        self.begin_reading(tracker)?;
+        let followed = &self.followed;
+        while !self.readings.step(&mut self.tables, tracker, |e| is_followed(followed, e))? {}
         Ok(())
     }
 
@@ -390,6 +435,13 @@ impl mio::event::Source for Mirror {
     }
 }
 
+fn is_route_v6(event: &Event) -> bool {
+    match event {
+        Event::Route { route, .. } | Event::RouteGone(route) => route.dst.addr().is_ipv6(),
+        _ => false,
+    }
+}
+
 /// Whether an event is about one of the tables that are mirrored.
 fn is_followed(followed: &BTreeSet<u32>, event: &Event) -> bool {
     match event {
@@ -408,7 +460,6 @@ fn load(tables: &mut Tables, event: Event) {
         Event::Address(address) => tables.insert_address(address),
         Event::Neighbor(neighbor) => tables.insert_neighbor(neighbor),
         Event::Nexthop(object) => tables.insert_nexthop(object),
-        Event::Route { route, .. } => tables.insert_route(route),
         _ => {}
     }
 }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 
 /// The protocol number of addresses and routes that the gateway takes from its configuration (`/etc/iproute2/rt_protos`
 /// leaves it free).
@@ -35,7 +36,7 @@ impl Table {
 }
 
 /// What is done with a packet that matches the route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteKind {
     /// Sent on by one of the nexthops.
     Unicast,
@@ -101,7 +102,7 @@ impl fmt::Display for RouteKind {
 }
 
 /// Who installed a route (`/etc/iproute2/rt_protos`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteProtocol(pub u8);
 
 impl RouteProtocol {
@@ -156,7 +157,7 @@ impl fmt::Display for RouteProtocol {
 
 /// What a router says of itself as a default router, or of its route (RFC 4191 2.1). The order is that in which the kernel
 /// prefers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub enum RouterPreference {
     /// Before all others.
     High,
@@ -168,7 +169,7 @@ pub enum RouterPreference {
 }
 
 /// One nexthop of a route.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nexthop {
     /// The interface.
     pub ifindex: u32,
@@ -198,6 +199,13 @@ impl Nexthop {
 pub struct Route {
     /// The destination.
     pub dst: IpNet,
+    /// All else.
+    pub attributes: RouteAttributes,
+}
+
+/// A route but for its destination: what many routes of a large table have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RouteAttributes {
     /// The route holds for packets from this network only (IPv6).
     pub from: Option<IpNet>,
     /// The routing table.
@@ -208,13 +216,13 @@ pub struct Route {
     pub priority: u32,
     /// Among IPv6 routes of one metric the preferred router wins (RFC 4191).
     pub preference: RouterPreference,
-    /// Where [`Route::nexthop_id`] is set, [`crate::Tables::kind_of`] has the effective kind.
+    /// Where `nexthop_id` is set, [`crate::Tables::kind_of`] has the effective kind.
     pub kind: RouteKind,
     /// Who installed the route.
     pub protocol: RouteProtocol,
     /// Source address for packets of this machine.
     pub prefsrc: Option<IpAddr>,
-    /// The nexthops as the route names them. Where [`Route::nexthop_id`] is set, the object's are used:
+    /// The nexthops as the route names them. Where `nexthop_id` is set, the object's are used:
     /// see [`crate::Tables::nexthops_of`].
     pub nexthops: Vec<Nexthop>,
     /// The nexthop object that the route uses.
@@ -223,20 +231,55 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
+impl Deref for Route {
+    type Target = RouteAttributes;
+
+    fn deref(&self) -> &RouteAttributes {
+        &self.attributes
+    }
+}
+
+impl DerefMut for Route {
+    fn deref_mut(&mut self) -> &mut RouteAttributes {
+        &mut self.attributes
+    }
+}
+
+/// A route as [`crate::Tables`] have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteRef<'t> {
+    /// The destination.
+    pub dst: IpNet,
+    /// All else.
+    pub attributes: &'t RouteAttributes,
+}
+
+impl Deref for RouteRef<'_> {
+    type Target = RouteAttributes;
+
+    fn deref(&self) -> &RouteAttributes {
+        self.attributes
+    }
+}
+
 impl Route {
     pub(crate) fn key(&self) -> RouteKey {
-        RouteKey {
-            dst: self.dst,
-            from: self.from,
-            table: self.table,
-            tos: self.tos,
-            priority: self.priority,
-            nth: 0,
-        }
+        RouteKey { dst: self.dst, class: self.class(), nth: 0 }
+    }
+}
+
+impl RouteAttributes {
+    pub(crate) fn class(&self) -> RouteClass {
+        RouteClass { from: self.from, table: self.table, tos: self.tos, priority: self.priority }
+    }
+
+    /// Whether the route leads to the machine itself.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast)
     }
 
     /// The same route with its nexthops in another state?
-    pub(crate) fn same_path(&self, other: &Route) -> bool {
+    pub(crate) fn same_path(&self, other: &RouteAttributes) -> bool {
         self.kind == other.kind
             && self.nexthop_id == other.nexthop_id
             && self.nexthops.len() == other.nexthops.len()
@@ -245,7 +288,7 @@ impl Route {
 
     /// Two reports about one IPv6 route? Its nexthops come and go one by one, while routes through
     /// bare devices stand side by side under one key (`fe80::/64` of every interface).
-    pub(crate) fn same_siblings(&self, other: &Route) -> bool {
+    pub(crate) fn same_siblings(&self, other: &RouteAttributes) -> bool {
         if self.nexthop_id.is_some() || other.nexthop_id.is_some() {
             return self.nexthop_id == other.nexthop_id;
         }
@@ -256,23 +299,22 @@ impl Route {
     }
 }
 
-/// Order of the mirror: by destination; then as the kernel would choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RouteKey {
-    pub dst: IpNet,
+/// Which routes to a destination the kernel takes first: the order of the mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RouteClass {
     pub from: Option<IpNet>,
     pub table: Table,
     pub tos: u8,
     pub priority: u32,
-    /// The kernel allows several routes that agree in all of the above.
-    pub nth: u32,
 }
 
-impl RouteKey {
-    /// All routes that differ in `nth` only.
-    pub fn siblings(self) -> std::ops::RangeInclusive<RouteKey> {
-        RouteKey { nth: 0, ..self }..=RouteKey { nth: u32::MAX, ..self }
-    }
+/// What the kernel tells routes apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct RouteKey {
+    pub dst: IpNet,
+    pub class: RouteClass,
+    /// The kernel allows several routes that agree in all of the above.
+    pub nth: usize,
 }
 
 /// A nexthop object (`ip nexthop`), which routes refer to by number.

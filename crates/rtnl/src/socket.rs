@@ -157,29 +157,46 @@ impl Requester {
         request: impl Fn(u32) -> Vec<u8>,
         mut each: impl FnMut(wire::Message<'_>),
     ) -> Result<io::Result<()>> {
-        self.seq = self.seq.wrapping_add(1).max(1);
-        let lost = |source: io::Error| match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout { what, after: TIMEOUT },
-            _ => Error::Dump { what, source },
-        };
-        self.socket.send(&request(self.seq), 0).map_err(lost)?;
+        self.send(what, request)?;
         loop {
-            let len = match self.socket.recv(&mut &mut self.buf[..], libc::MSG_TRUNC) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                other => other.map_err(lost)?,
-            };
-            let datagram = self.buf.get(..len).ok_or_else(|| {
-                lost(io::Error::new(io::ErrorKind::InvalidData, format!("a datagram of {len} bytes")))
-            })?;
-            // Answers to an earlier request that timed out carry its number and are passed over.
-            for message in wire::messages(datagram).filter(|m| m.seq == self.seq) {
-                match end_of(&message) {
-                    End::More => each(message),
-                    End::Done => return Ok(Ok(())),
-                    End::Refused(e) => return Ok(Err(e)),
-                }
+            if let Some(end) = self.receive(what, &mut each)? {
+                return Ok(end);
             }
         }
+    }
+
+    /// Sends a request, whose answer [`Requester::receive`] takes.
+    pub fn send(&mut self, what: &'static str, request: impl Fn(u32) -> Vec<u8>) -> Result<()> {
+        self.seq = self.seq.wrapping_add(1).max(1);
+        self.socket.send(&request(self.seq), 0).map_err(|e| lost(what, e))?;
+        Ok(())
+    }
+
+    /// Takes one datagram of the answer to the last request. Returns the kernel's result if that was the end of it.
+    pub fn receive(
+        &mut self,
+        what: &'static str,
+        mut each: impl FnMut(wire::Message<'_>),
+    ) -> Result<Option<io::Result<()>>> {
+        let len = loop {
+            match self.socket.recv(&mut &mut self.buf[..], libc::MSG_TRUNC) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.map_err(|e| lost(what, e))?,
+            }
+        };
+        let datagram = self.buf.get(..len).ok_or_else(|| {
+            let text = format!("a datagram of {len} bytes");
+            lost(what, io::Error::new(io::ErrorKind::InvalidData, text))
+        })?;
+        // Answers to an earlier request that timed out carry its number and are passed over.
+        for message in wire::messages(datagram).filter(|m| m.seq == self.seq) {
+            match end_of(&message) {
+                End::More => each(message),
+                End::Done => return Ok(Some(Ok(()))),
+                End::Refused(e) => return Ok(Some(Err(e))),
+            }
+        }
+        Ok(None)
     }
 
     /// Sends a change of what an interface has, and gives its refusal a name. Errors that `harmless` lists say that it
@@ -199,6 +216,14 @@ impl Requester {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Why there is no answer.
+fn lost(what: &'static str, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout { what, after: TIMEOUT },
+        _ => Error::Dump { what, source },
     }
 }
 

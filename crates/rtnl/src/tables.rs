@@ -1,7 +1,8 @@
 //! The mirrored tables: what the kernel knows about links, addresses, routes, nexthop objects and
 //! neighbours, ordered so that iteration is stable.
 
-use crate::route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKey, RouteKind, Table};
+use crate::route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteRef};
+use crate::route_table::RouteTable;
 use crate::types::{Address, Link, Neighbor, Scope};
 use ipnet::IpNet;
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Tables {
     pub(crate) links: BTreeMap<u32, Link>,
     pub(crate) addresses: BTreeMap<AddressKey, Address>,
-    pub(crate) routes: BTreeMap<RouteKey, Route>,
+    pub(crate) routes: RouteTable,
     pub(crate) nexthops: BTreeMap<u32, NexthopObject>,
     pub(crate) neighbors: BTreeMap<(u32, IpAddr), Neighbor>,
     came: Arrivals,
@@ -92,15 +93,23 @@ impl Tables {
 
     /// All routes by destination, IPv4 first; those of one destination in the order in which the
     /// kernel prefers them (table `local` before `main` before `default`, then the lower metric).
-    pub fn routes_sorted(&self) -> impl ExactSizeIterator<Item = &Route> {
-        self.routes.values()
+    pub fn routes_sorted(&self) -> impl Iterator<Item = RouteRef<'_>> {
+        self.routes.iter()
+    }
+
+    /// How many routes there are.
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// The routes to addresses of this machine, broadcasts included, by destination.
+    pub fn own_routes(&self) -> impl Iterator<Item = RouteRef<'_>> {
+        self.routes.own()
     }
 
     /// The routes to a destination, in the order in which the kernel prefers them.
-    pub fn routes_to(&self, dst: &IpNet) -> impl Iterator<Item = &Route> + use<'_> {
-        let dst = *dst;
-        let first = RouteKey { dst, from: None, table: Table::Local, tos: 0, priority: 0, nth: 0 };
-        self.routes.range(first..).take_while(move |(k, _)| k.dst == dst).map(|(_, r)| r)
+    pub fn routes_to<'t>(&'t self, dst: &IpNet) -> impl Iterator<Item = RouteRef<'t>> + use<'t> {
+        self.routes.to(*dst)
     }
 
     /// All nexthop objects by number.
@@ -120,9 +129,9 @@ impl Tables {
 
     /// The nexthops of a route, nexthop objects and groups resolved. An object that is not known
     /// (any more) leaves what the kernel wrote into the route itself.
-    pub fn nexthops_of<'a>(&'a self, route: &'a Route) -> Cow<'a, [Nexthop]> {
+    pub fn nexthops_of<'a>(&'a self, route: RouteRef<'a>) -> Cow<'a, [Nexthop]> {
         match route.nexthop_id.and_then(|id| self.nexthops.get(&id)).map(|o| &o.target) {
-            None => Cow::Borrowed(&route.nexthops),
+            None => Cow::Borrowed(&route.attributes.nexthops),
             Some(NexthopTarget::Single(hop)) => Cow::Borrowed(std::slice::from_ref(hop)),
             Some(NexthopTarget::Group(members)) => Cow::Owned(self.group(members)),
             Some(NexthopTarget::Blackhole | NexthopTarget::Bridge) => Cow::Borrowed(&[]),
@@ -139,7 +148,7 @@ impl Tables {
     }
 
     /// What is done with packets of a route: its own kind, unless its nexthop object is a black hole.
-    pub fn kind_of(&self, route: &Route) -> RouteKind {
+    pub fn kind_of(&self, route: RouteRef<'_>) -> RouteKind {
         let target = |id| self.nexthops.get(&id).map(|o| &o.target);
         match route.nexthop_id.and_then(target) {
             Some(NexthopTarget::Blackhole) => RouteKind::Blackhole,
@@ -196,27 +205,17 @@ impl Tables {
 
     /// Adds a route behind those of the same destination, table and metric.
     pub fn insert_route(&mut self, route: Route) {
-        let key = route.key();
-        let nth = match self.routes.range(key.siblings()).next_back() {
-            Some((last, _)) => last.nth.saturating_add(1),
-            None => 0,
-        };
-        self.routes.insert(RouteKey { nth, ..key }, route);
+        self.routes.append(route);
     }
 
-    /// Takes over the entries of tables that have none in common with these.
+    /// Takes over the entries of tables that have none in common with these, routes apart.
     pub(crate) fn absorb(&mut self, mut other: Tables) {
         self.links.append(&mut other.links);
         let mut addresses: Vec<_> = other.addresses.into_values().collect();
         addresses.sort_by_key(|a| other.came.get(&key_of(a)));
         addresses.into_iter().for_each(|a| self.insert_address(a));
-        self.routes.append(&mut other.routes);
         self.nexthops.append(&mut other.nexthops);
         self.neighbors.append(&mut other.neighbors);
-    }
-
-    pub(crate) fn routes_like(&self, route: &Route) -> impl DoubleEndedIterator<Item = (RouteKey, &Route)> {
-        self.routes.range(route.key().siblings()).map(|(k, r)| (*k, r))
     }
 
     /// The given objects and the groups that contain one of them.

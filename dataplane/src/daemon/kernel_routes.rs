@@ -54,9 +54,9 @@ pub fn wanted(
 
 /// Whether somebody has set a default route, of IPv4 and of IPv6.
 pub fn default_routes(tables: &Tables) -> [bool; 2] {
-    let of_main = |r: &sag_rtnl::Route| matches!(r.table, Table::Main | Table::Default);
+    let of_main = |r: &sag_rtnl::RouteRef<'_>| matches!(r.table, Table::Main | Table::Default);
     let default = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-    default.map(|dst| tables.routes_to(&dst).any(|r| of_main(r) && r.kind == RouteKind::Unicast))
+    default.map(|dst| tables.routes_to(&dst).any(|r| of_main(&r) && r.kind == RouteKind::Unicast))
 }
 
 #[cfg(test)]

@@ -280,14 +280,11 @@ fn a_change_says_which_packets_go_other_ways() {
         ["10.0.0.0/8", "10.6.0.0/16", "192.0.2.8", "203.0.113.1"],
         ["2001:db8::/32", "2001:db8:6::/48", "2001:db8:a::8", "2001:db8:b::1"],
     ] {
-        let by = |dst: &str, router: &str, protocol: u8, metric: u32| KernelRoute {
-            protocol: RouteProtocol(protocol),
-            ..route(
-                dst,
-                RouteKind::Unicast,
-                metric,
-                vec![hop(if router == first { 3 } else { 4 }, Some(router))],
-            )
+        let by = |dst: &str, router: &str, protocol: u8, metric: u32| {
+            let hop = hop(if router == first { 3 } else { 4 }, Some(router));
+            let mut r = route(dst, RouteKind::Unicast, metric, vec![hop]);
+            r.protocol = RouteProtocol(protocol);
+            r
         };
         let short = || by(net, first, 186, 20);
         let config = config("");

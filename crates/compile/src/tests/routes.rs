@@ -94,7 +94,10 @@ fn a_route_of_the_file_needs_a_link_too() {
 
 #[test]
 fn tables_are_asked_in_the_kernels_order() {
-    let in_table = |table, r: KernelRoute| KernelRoute { table, ..r };
+    let in_table = |table, mut r: KernelRoute| {
+        r.table = table;
+        r
+    };
     let mut t = tables();
     // `default` is asked for what `main` does not answer: the default route answers everything.
     t.insert_route(in_table(Table::Default, unicast("10.1.0.0/16", 0, 3, "192.0.2.9")));
@@ -134,7 +137,10 @@ fn tables_are_asked_in_the_kernels_order() {
 #[test]
 fn the_preferred_router_wins_among_equal_metrics() {
     let mut t = tables();
-    let prefer = |preference, r: KernelRoute| KernelRoute { preference, ..r };
+    let prefer = |preference, mut r: KernelRoute| {
+        r.preference = preference;
+        r
+    };
     t.insert_route(prefer(RouterPreference::Low, unicast("::/0", 1024, 3, "2001:db8:a::1")));
     t.insert_route(prefer(RouterPreference::High, unicast("::/0", 1024, 4, "2001:db8:b::2")));
     t.insert_route(prefer(RouterPreference::Medium, unicast("::/0", 1024, 4, "2001:db8:b::3")));
@@ -150,7 +156,10 @@ fn the_preferred_router_wins_among_equal_metrics() {
 #[test]
 fn a_route_has_an_mtu_of_its_own() {
     let mut t = tables();
-    let sized = |mtu, r: KernelRoute| KernelRoute { mtu: Some(mtu), ..r };
+    let sized = |mtu, mut r: KernelRoute| {
+        r.mtu = Some(mtu);
+        r
+    };
     t.insert_neighbor(neighbor(4, "203.0.113.9", NeighborState::Reachable));
     t.insert_route(sized(1300, unicast("10.0.0.0/8", 0, 4, "203.0.113.9")));
     t.insert_route(sized(70_000, unicast("11.0.0.0/8", 0, 3, "192.0.2.9")));
@@ -260,9 +269,13 @@ fn a_next_hop_is_found_behind_other_routes() {
 #[test]
 fn routes_that_cannot_be_used_are_said() {
     let mut t = tables();
-    t.insert_route(KernelRoute { tos: 0x10, ..unicast("10.1.0.0/16", 0, 4, "203.0.113.9") });
+    let mut by_tos = unicast("10.1.0.0/16", 0, 4, "203.0.113.9");
+    by_tos.tos = 0x10;
+    t.insert_route(by_tos);
     let from = Some("2001:db8:5::/48".parse().unwrap());
-    t.insert_route(KernelRoute { from, ..unicast("2001:db8:1::/48", 0, 4, "2001:db8:b::9") });
+    let mut by_source = unicast("2001:db8:1::/48", 0, 4, "2001:db8:b::9");
+    by_source.from = from;
+    t.insert_route(by_source);
     t.insert_route(with(|h| h.encap = true, unicast("10.2.0.0/16", 0, 4, "203.0.113.9")));
     t.insert_route(with(|h| h.encap = true, unicast("10.3.0.0/16", 0, 4, "203.0.113.9")));
     let plan = Gateway::new().compile(&config(""), &t, 1, NOW);

@@ -194,7 +194,10 @@ fn tables_of_the_kernel_are_those_of_vrfs() {
         "vrf = \"b\"\ndestination = \"10.9.0.0/16\"",
         "vrf = \"b\"\nmetric = 5\ndestination = \"10.9.0.0/16\"",
     );
-    let in_table = |number: u32, route: KernelRoute| KernelRoute { table: Table::Other(number), ..route };
+    let in_table = |number: u32, mut route: KernelRoute| {
+        route.table = Table::Other(number);
+        route
+    };
     let unicast = |dst: &str, metric: u32, dev: u32, via: &str| {
         route(dst, RouteKind::Unicast, metric, vec![hop(dev, Some(via))])
     };
@@ -234,8 +237,9 @@ fn vrf_devices_of_the_kernel() {
     t.insert_link(Link { kind: Some("vrf".into()), vrf_table: Some(88), ..link(9, "vrf-b") });
     t.insert_link(Link { master: Some(9), ..link(7, "eth3") });
     t.insert_address(address(9, "10.255.255.1/32"));
-    let out = route("10.3.0.0/16", RouteKind::Unicast, 0, vec![hop(7, Some("10.0.0.3"))]);
-    t.insert_route(KernelRoute { table: Table::Other(88), ..out });
+    let mut out = route("10.3.0.0/16", RouteKind::Unicast, 0, vec![hop(7, Some("10.0.0.3"))]);
+    out.table = Table::Other(88);
+    t.insert_route(out);
     let mut g = Gateway::new();
     let b = VrfNo::new(2).unwrap();
     let s = g.snapshot(&config(VRFS), &t, 1);

@@ -30,6 +30,8 @@ pub(crate) enum Event {
         route: Route,
         /// It takes the place of the route under the same key.
         replace: bool,
+        /// It stands behind the routes under the same key.
+        append: bool,
     },
     RouteGone(Route),
     Nexthop(NexthopObject),

@@ -2,11 +2,12 @@
 
 use super::{Event, Malformed};
 use crate::route::{
-    Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, RouterPreference, Table,
+    Nexthop, NexthopObject, NexthopTarget, Route, RouteAttributes, RouteKind, RouteProtocol,
+    RouterPreference, Table,
 };
 use crate::wire::{attributes, ip, u8_at, u16_at, u32_at};
 use ipnet::IpNet;
-use netlink_packet_core::NLM_F_REPLACE;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) const RTM_NEWNEXTHOP: u16 = 104;
@@ -69,17 +70,19 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
     let mut has_single = false;
     let mut route = Route {
         dst: IpNet::from(unspecified),
-        from: None,
-        table: Table::Main,
-        tos: head[3],
-        priority: 0,
-        preference: RouterPreference::Medium,
-        kind: RouteKind::from(head[7]),
-        protocol: RouteProtocol(head[5]),
-        prefsrc: None,
-        nexthops: Vec::new(),
-        nexthop_id: None,
-        mtu: None,
+        attributes: RouteAttributes {
+            from: None,
+            table: Table::Main,
+            tos: head[3],
+            priority: 0,
+            preference: RouterPreference::Medium,
+            kind: RouteKind::from(head[7]),
+            protocol: RouteProtocol(head[5]),
+            prefsrc: None,
+            nexthops: Vec::new(),
+            nexthop_id: None,
+            mtu: None,
+        },
     };
     for (kind, value) in attributes(&bytes[12..]) {
         match kind {
@@ -126,7 +129,10 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
     }
     Ok(Some(match gone {
         true => Event::RouteGone(route),
-        false => Event::Route { route, replace: message_flags & NLM_F_REPLACE != 0 },
+        false => {
+            let has = |flag| message_flags & flag != 0;
+            Event::Route { route, replace: has(NLM_F_REPLACE), append: has(NLM_F_APPEND) }
+        }
     }))
 }
 

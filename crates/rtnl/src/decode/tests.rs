@@ -61,7 +61,9 @@ fn multipath_route() -> Vec<u8> {
 
 #[test]
 fn multipath_route_with_foreign_gateway() {
-    let Ok(Some(Event::Route { route, replace: false })) = only(&multipath_route()) else { panic!() };
+    let Ok(Some(Event::Route { route, replace: false, append: false })) = only(&multipath_route()) else {
+        panic!()
+    };
     assert_eq!(route.dst, "10.9.0.0/16".parse().unwrap());
     assert_eq!((route.table, route.kind, route.priority), (Table::Main, RouteKind::Unicast, 20));
     assert_eq!(route.protocol.name(), Some("ospf"));
@@ -168,7 +170,7 @@ fn swallow(datagram: &[u8]) {
             tracker.apply(&mut tables, event);
         }
     }
-    let _changes = tracker.finish(&tables);
+    let _changes = tracker.finish();
     for route in tables.routes_sorted() {
         let _hops = tables.nexthops_of(route);
         let _kind = tables.kind_of(route);

@@ -153,8 +153,24 @@ impl Watched {
         self.tables().link_named(name).unwrap_or_else(|| panic!("no link {name}")).ifindex
     }
 
+    /// Polls until there is no more to do at once.
     pub fn poll(&mut self) -> Changes {
-        self.mirror.poll().expect("poll the mirror")
+        let mut all = self.mirror.poll().expect("poll the mirror");
+        while std::mem::take(&mut all.more) {
+            let next = self.mirror.poll().expect("poll the mirror");
+            all.links |= next.links;
+            all.addrs |= next.addrs;
+            all.routes |= next.routes;
+            all.resynced |= next.resynced;
+            all.more = next.more;
+            all.prefixes.extend(next.prefixes);
+            all.neighbors.extend(next.neighbors);
+        }
+        all.prefixes.sort_unstable();
+        all.prefixes.dedup();
+        all.neighbors.sort_unstable();
+        all.neighbors.dedup();
+        all
     }
 
     /// Follows these tables, too.
