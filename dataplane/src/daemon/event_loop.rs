@@ -62,9 +62,10 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
         {
             return Err(e).context("poll failed");
         }
+        let mut announced = false;
         for event in &events {
             match event.token() {
-                NETLINK => daemon.apply_kernel_changes(),
+                NETLINK => announced = true,
                 WAKE => {
                     daemon.handle_wakeup();
                     if let Some(why) = daemon.devices.take_fatal() {
@@ -82,7 +83,8 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
                 _ => {}
             }
         }
-        if daemon.has_more_changes() {
+        // One share of them, and then whoever has a question.
+        if announced || daemon.has_more_changes() {
             daemon.apply_kernel_changes();
         }
         // Requests are answered once the gateway forwards, so that a start script can wait for the answer.

@@ -13,10 +13,10 @@ use sag_xsk::sys;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Prefixes that are decided at a time: some ten milliseconds.
-pub const BATCH: usize = 1024;
+/// Prefixes that are decided at a time: some milliseconds.
+pub const BATCH: usize = 256;
 /// Publications of routes that may come at once, and the time after which there is one more.
-const PUBLICATIONS: (u32, Duration) = (16, Duration::from_millis(50));
+const PUBLICATIONS: (u32, Duration) = (16, Duration::from_millis(12));
 /// The same of moments at which flows look their route up again, as far as routes alone have changed.
 const LOOKUPS: (u32, Duration) = (8, Duration::from_millis(500));
 
