@@ -151,7 +151,7 @@ pub struct RouteArgs {
     /// Only routes that cover this address
     #[arg(value_name = "ADDRESS")]
     covers: Option<IpAddr>,
-    /// At most so many [default: 10000]
+    /// At most so many, no more than 20000 [default: 10000]
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
 }

@@ -9,8 +9,11 @@ import statistics
 import time
 from typing import Any
 
+import pytest
+
 from harness.full_table import Busy, memory, prefixes, route_count, sizes, way
 from harness.lab import Addresses as A
+from harness.net import CommandError
 from harness.stream import Stream
 from harness.waiting import within
 
@@ -37,6 +40,11 @@ def test_a_large_table_comes_changes_and_goes(gw: Any, lab: Any, wire: Any, reco
         took = time.monotonic() - began
         record_property("routes_in_s", took)
         print(f"{total} routes in after {took:.1f} s, {memory(gw.pid())} MB; {busy}")
+
+        # An answer is bounded, and says so.
+        assert len(gw.ctl("routes")["routes"]) == 10_000
+        with pytest.raises(CommandError, match="the limit is 20000"):
+            gw.ctl("routes", "--limit", str(before + total))
 
         # One route moves to another router, beside all the others: at once.
         for family, all_nets in nets.items():

@@ -33,7 +33,7 @@ impl Handler for Daemon {
     }
 
     fn routes(&mut self, query: &control::RouteQuery) -> Result<control::Routes, Error> {
-        Ok(self.view().routes(query))
+        self.view().routes(query)
     }
 
     fn sessions(&mut self, query: &control::SessionQuery) -> Result<control::Sessions, Error> {

@@ -3,18 +3,35 @@
 use crate::daemon::view::View;
 use ipnet::IpNet;
 use sag_compile::{RouteSource, Way};
+use sag_model::control::{Error, ErrorCode};
 use sag_model::{VrfNo, control};
 use sag_pipeline::snapshot::{Member, NextHop, Route};
 use std::net::Ipv6Addr;
 
-/// Routes of an answer that names no other limit: more would keep others waiting.
-const MAX_ROWS: usize = 10_000;
+/// Routes of an answer that names no other limit.
+const DEFAULT_ROWS: usize = 10_000;
+/// Routes of any answer: while it is made nobody else is answered, and no change of a route is taken.
+const MAX_ROWS: usize = 20_000;
+
+/// How many routes an answer may have.
+fn rows(limit: Option<u32>) -> Result<usize, Error> {
+    let limit = limit.map_or(DEFAULT_ROWS, |l| l as usize);
+    if limit > MAX_ROWS {
+        let text = format!("{limit} routes in an answer, the limit is {MAX_ROWS}");
+        let remedy = "name an address for the routes that cover it; `ip route show` has all of the kernel's";
+        return Err(Error::new(ErrorCode::TooLarge, text, remedy));
+    }
+    Ok(limit)
+}
 
 impl View<'_> {
     /// The routes that the gateway forwards by; for one address, those that cover it, the longest prefix first.
-    pub fn routes(&self, query: &control::RouteQuery) -> control::Routes {
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooLarge`]: more are asked for than one answer may have.
+    pub fn routes(&self, query: &control::RouteQuery) -> Result<control::Routes, Error> {
         let routes = &self.compiler.routes;
-        let limit = query.limit.map_or(MAX_ROWS, |l| l as usize);
+        let limit = rows(query.limit)?;
         let shown = |(_, dst, way): &(VrfNo, IpNet, &Way)| {
             !(matches!(way.route, Route::Local) && dst.addr().is_loopback())
         };
@@ -23,16 +40,14 @@ impl View<'_> {
             let nets = lengths.filter_map(|len| Some(IpNet::new(to, len).ok()?.trunc()));
             let rows: Vec<_> = nets.flat_map(|dst| routes.of_prefix(dst)).filter(shown).collect();
             let total = rows.len() as u64;
-            return control::Routes {
-                routes: rows.into_iter().take(limit).map(|r| self.route(r)).collect(),
-                total,
-            };
+            let routes = rows.into_iter().take(limit).map(|r| self.route(r)).collect();
+            return Ok(control::Routes { routes, total });
         }
         let loopback = [IpNet::new([127, 0, 0, 0].into(), 8), IpNet::new(Ipv6Addr::LOCALHOST.into(), 128)];
         let hidden =
             loopback.into_iter().flatten().flat_map(|net| routes.within(net)).filter(|r| !shown(r)).count();
         let routes_shown = routes.iter().filter(shown).take(limit).map(|r| self.route(r)).collect();
-        control::Routes { routes: routes_shown, total: (routes.len() - hidden) as u64 }
+        Ok(control::Routes { routes: routes_shown, total: (routes.len() - hidden) as u64 })
     }
 
     fn route(&self, (vrf, dst, r): (VrfNo, IpNet, &Way)) -> control::Route {
@@ -103,5 +118,22 @@ impl View<'_> {
             },
             weight: u32::from(m.weight),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_bound() {
+        assert_eq!([None, Some(3), Some(20_000)].map(|l| rows(l).unwrap()), [10_000, 3, 20_000]);
+        let refused = rows(Some(20_001)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TooLarge);
+        assert!(
+            refused.message.contains("20001") && refused.message.contains("20000"),
+            "{}",
+            refused.message
+        );
     }
 }
