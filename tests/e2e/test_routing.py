@@ -124,6 +124,7 @@ POP_BGP = f"""router bgp 65002
  timers bgp 1 3
  neighbor {A.GW_EXPRESS[4]} remote-as 65001
  neighbor {A.GW_EXPRESS[4]} timers connect 1
+ neighbor {A.GW_EXPRESS[4]} bfd
  neighbor {A.GW_EXPRESS[6]} remote-as 65001
  neighbor {A.GW_EXPRESS[6]} password {KEY}
  neighbor {A.GW_EXPRESS[6]} timers connect 1
@@ -141,7 +142,9 @@ WAN_BGP = f"""router id {A.WAN_ROUTER[4]};
 log stderr all;
 protocol device {{ scan time 1; }}
 protocol static {{ ipv4; route {WAN} blackhole; }}
+protocol bfd {{ interface "*" {{ interval 300 ms; multiplier 3; }}; }}
 protocol bgp branch {{
+  bfd on;
   local {A.WAN_ROUTER[4]} as 65003;
   neighbor {A.GW_WAN[4]} as 65001;
   password "THE-KEY";
@@ -154,7 +157,7 @@ protocol bgp branch {{
 @pytest.fixture
 def neighbors(lab, daemons, behind):
     """FRR at the end of the leased line, for both families, BIRD as the Internet's router; all but one with a key."""
-    pop = FrrDaemons(daemons, lab.pop, {"zebra": "", "bgpd": POP_BGP})
+    pop = FrrDaemons(daemons, lab.pop, {"zebra": "", "bfdd": "", "bgpd": POP_BGP})
     wan = BirdDaemon(daemons, lab.wan, WAN_BGP.replace("THE-KEY", KEY))
     return pop, wan
 
@@ -210,10 +213,29 @@ def test_bgp(branch, place, neighbors, daemons, lab):
     # It fits a terminal.
     table = lab.gw.out([lab.sagctl, "routing", "--dir", place])
     assert "Established" in table and "bgpd" in table and max(map(len, table.splitlines())) <= 100, table
+    bfd_misses_who_is_silent(branch, place, daemons, lab, log)
     withdrawn(branch, pop, lab, log)
     a_daemon_that_dies_comes_back(branch, place, lab, every, log)
     a_wrong_key_does_not_come_up(branch, place, lab, wan, log)
     without(branch, place)
+
+
+def bfd_misses_who_is_silent(branch, place, daemons, lab, log):
+    """FRR and BIRD: before the hold time is over. The session of the other one stays."""
+    states = lambda: {n["Address"]: n["Bfd"] for n in routing(branch, place)["Neighbors"]}
+    both = {A.POP_LINK[4]: LINE, A.WAN_ROUTER[4]: WAN}
+    within(5, "BFD with FRR and BIRD", lambda: all(states().get(a) == "up" for a in both), lambda: f"{states()}{log()}")
+    silent = {A.POP_LINK[4]: ["-bfdd"], A.WAN_ROUTER[4]: [f"-{lab.wan.name}"]}
+    for address, net in both.items():
+        stopped = [p for name, p in daemons.named.items() if any(name.endswith(end) for end in silent[address])]
+        assert len(stopped) == 1
+        stopped[0].send_signal(signal.SIGSTOP)
+        try:
+            within(1.8, f"BFD misses {address}", lambda n=net: not learned(lab, n, "bgp"), log)
+            assert all(learned(lab, n, "bgp") for n in both.values() if n != net)
+        finally:
+            stopped[0].send_signal(signal.SIGCONT)
+        within(15, f"{address} is back", lambda a=address, n=net: a in up(branch, place) and learned(lab, n, "bgp"), log)
 
 
 def withdrawn(branch, pop, lab, log):

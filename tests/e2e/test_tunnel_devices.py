@@ -234,17 +234,17 @@ def test_routes_of_the_kernel_by_the_device_lead_into_the_tunnel(gw_changed, far
     lab.gw.ip("route del fd77::/64")
 
 
-@pytest.mark.parametrize(("kind", "outer"), [("gre", 4), ("esp", 6)], ids=str)
-def test_bgp_through_the_tunnel(gw_changed, far, lab, accounting, daemons, kind, outer):
-    """What BIRD announces through the tunnel FRR puts into the kernel's table, and transit goes by it."""
+@pytest.mark.parametrize(("kind", "outer", "other"), [("gre", 4, "bird"), ("esp", 6, "bird"), ("esp", 4, "frr")], ids=str)
+def test_bgp_through_the_tunnel(gw_changed, far, lab, accounting, daemons, kind, outer, other):
+    """What BIRD or FRR announces through the tunnel FRR puts into the kernel's table, and transit goes by it."""
     gw = both_ends(gw_changed, far, lab, kind, outer)
     config = gw.running.replace(to_far("pop1"), "")
     gw.reload(config)
     FrrBgp(daemons, lab.gw, FAR_END, BRANCH_NET)
-    bird = BirdBgp(daemons, lab.inet, FAR_END, NEAR_END, FAR_NET)
+    neighbor = FrrBgp(daemons, lab.inet, NEAR_END, FAR_NET, far=True) if other == "frr" else BirdBgp(daemons, lab.inet, FAR_END, NEAR_END, FAR_NET)
     routes = lambda: {r["destination"]: r for r in gw.ctl("routes")["routes"] if r["protocol"] == "bgp"}
     within(15, "routes by BGP", lambda: set(routes()) == set(FAR_NET.values()), daemons.tail)
-    within(5, "the other way too", lambda: all(net in bird.show("show route") for net in BRANCH_NET.values()), daemons.tail)
+    within(5, "the other way too", lambda: all(neighbor.has(net) for net in BRANCH_NET.values()), daemons.tail)
     for family in (4, 6):
         within(3, "it is reached", lambda f=family: lab.lan1.ping(FAR[f], count=1) == 1)
         sent = gw.ports()["0"]["fast"]
@@ -256,7 +256,7 @@ def test_bgp_through_the_tunnel(gw_changed, far, lab, accounting, daemons, kind,
     restarted(gw, accounting, config)
     within(15, "routes by BGP again", lambda: set(routes()) == set(FAR_NET.values()), daemons.tail)
     within(3, "it is reached again", lambda: lab.lan1.ping(FAR[4], count=1, wait=1) == 1)
-    bird.show("disable net4")
+    neighbor.withdraw(4)
     within(5, "it is withdrawn", lambda: FAR_NET[4] not in routes(), daemons.tail)
 
 

@@ -33,10 +33,13 @@ class Daemons:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processes: list[subprocess.Popen[Any]] = []
+        # By the names of their logs.
+        self.named: dict[str, subprocess.Popen[Any]] = {}
 
     def start(self, ns: Namespace, name: str, command: list[Any]) -> subprocess.Popen[Any]:
         with open(self.folder / f"{name}.log", "ab") as log:
             self.processes.append(ns.popen(command, stdout=log, stderr=log, cwd=self.folder))
+        self.named[name] = self.processes[-1]
         return self.processes[-1]
 
     def end(self, process: subprocess.Popen[Any], how: int = signal.SIGTERM) -> None:
@@ -117,15 +120,26 @@ class Frr(FrrDaemons):
 
 
 class FrrBgp(FrrDaemons):
-    """zebra and bgpd in a namespace: BGP of AS 65001 with one neighbor of AS 65002 by each address."""
+    """zebra and bgpd in a namespace: BGP of AS 65001 with one neighbor of AS 65002 by each address; `far`: the other way round."""
 
-    def __init__(self, daemons: Daemons, ns: Namespace, neighbors: dict[int, str], networks: dict[int, str]) -> None:
-        bgp = "router bgp 65001\n bgp router-id 192.0.2.1\n no bgp ebgp-requires-policy\n no bgp network import-check\n timers bgp 2 9\n"
+    def __init__(self, daemons: Daemons, ns: Namespace, neighbors: dict[int, str], networks: dict[int, str], far: bool = False) -> None:
+        own, other = (65002, 65001) if far else (65001, 65002)
+        bgp = f"router bgp {own}\n bgp router-id 192.0.2.{1 + far}\n no bgp ebgp-requires-policy\n no bgp network import-check\n timers bgp 2 9\n"
         for address in neighbors.values():
-            bgp += f" neighbor {address} remote-as 65002\n neighbor {address} timers connect 1\n"
+            bgp += f" neighbor {address} remote-as {other}\n neighbor {address} timers connect 1\n"
         for family, address in neighbors.items():
             bgp += f" address-family ipv{family} unicast\n  network {networks[family]}\n  neighbor {address} activate\n exit-address-family\n"
-        super().__init__(daemons, ns, {"zebra": "hostname test\n", "bgpd": bgp})
+        super().__init__(daemons, ns, {"zebra": "hostname test\n", "bgpd": bgp}, "frr-far" if far else "frr")
+        self.networks = networks
+
+    def has(self, network: str) -> bool:
+        """Whether it has learned a network."""
+        family = "ipv6" if ":" in network else "ipv4"
+        return network in self.show("bgpd", f"bgp {family} unicast").get("routes", {})
+
+    def withdraw(self, family: int) -> None:
+        """Its own network of a family."""
+        self.vtysh("bgpd", "configure", "router bgp", f"address-family ipv{family} unicast", f"no network {self.networks[family]}")
 
 
 class BirdBgp:
@@ -147,6 +161,14 @@ class BirdBgp:
 
     def show(self, what: str) -> str:
         return run(["birdc", "-s", self.control, *what.split()], check=False).stdout
+
+    def has(self, network: str) -> bool:
+        """Whether it has learned a network."""
+        return network in self.show("show route")
+
+    def withdraw(self, family: int) -> None:
+        """Its own network of a family."""
+        self.show(f"disable net{family}")
 
 
 BIRD = """
