@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import time
 
 import pytest
 
@@ -122,6 +123,23 @@ def test_sessions_follow_there_and_back(pair):
         flows.go_on(b"home")
     # What ends at one ends at the other.
     eventually(lambda: not a.ctl("sessions", "--count", "--proto", "tcp", "--state", "established")["total"])
+
+
+def test_a_busy_gateway_hears_of_its_peer(pair):
+    """While sessions come all the time each knows of the other that it has them."""
+    a, b = pair.a, pair.b
+    with contextlib.ExitStack() as stack:
+
+        def more():
+            """Sessions that nobody has seen."""
+            s = stack.enter_context(contextlib.closing(pair.client.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            s.sendto(b"new", (SERVER[4], 7002))
+            time.sleep(0.02)
+            return a.ha()["peer_in_sync"] and b.ha()["in_sync"]
+
+        b.stop()
+        b.start()
+        within(5, "they know", more)
 
 
 def test_another_key_is_refused_by_name(pair):

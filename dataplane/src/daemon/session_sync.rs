@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 const ROUND: Duration = Duration::from_millis(10);
 /// The thread looks this often for what is due while there is no link.
 const IDLE_ROUND: Duration = Duration::from_millis(100);
-/// The peer hears something this often.
+/// The peer hears this often that this end is alive, and of the levels of meters, however many sessions change.
 const ALIVE: Duration = Duration::from_secs(1);
 /// The peer is gone if it has said nothing for so long.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -442,7 +442,10 @@ impl Follower {
             let waiting = c.link.outgoing().len();
             let limit = usize::try_from(self.credit).unwrap_or(MAX_FRAME).min(MAX_FRAME);
             let limit = if waiting > MAX_WAITING { 0 } else { limit };
-            let alive = c.spoken.elapsed() >= ALIVE;
+            let alive = c.alive_said.elapsed() >= ALIVE;
+            if alive {
+                c.alive_said = Instant::now();
+            }
             self.out.clear();
             let mut out = std::mem::take(&mut self.out);
             self.with_tables(|cx, _| engine.collect(cx, alive, limit, &mut out));

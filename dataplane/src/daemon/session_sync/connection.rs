@@ -15,9 +15,10 @@ pub struct Connection {
     stream: TcpStream,
     pub link: Link,
     pub since: Instant,
-    /// When something came last, and was sent last.
+    /// When something came last.
     pub heard: Instant,
-    pub spoken: Instant,
+    /// When the peer was last told that this end is alive and whether it has everything. Sessions tell it neither.
+    pub alive_said: Instant,
     sent: Cell<u64>,
     received: Cell<u64>,
     buffer: Vec<u8>,
@@ -49,7 +50,7 @@ impl Connection {
             link,
             since: now,
             heard: now,
-            spoken: now,
+            alive_said: now,
             sent: Cell::new(0),
             received: Cell::new(0),
             buffer: vec![0; 64 * 1024],
@@ -123,7 +124,6 @@ impl Connection {
     /// Sends a frame.
     pub fn send(&mut self, frame: &[u8]) -> Result<(), String> {
         self.link.send(frame).map_err(|e| e.to_string())?;
-        self.spoken = Instant::now();
         self.write()
     }
 }
