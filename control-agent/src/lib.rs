@@ -40,6 +40,7 @@ pub mod pull;
 pub mod report;
 pub mod reporter;
 pub mod routing;
+pub mod routing_keeper;
 pub mod session_link;
 pub mod sign;
 pub mod status;

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use sag_agent::compile::Base;
 use sag_agent::config::Config;
 use sag_agent::peers::PeersFile;
-use sag_agent::{agent, crash, preview, routing, status};
+use sag_agent::{agent, crash, preview, routing, routing_keeper, status};
 use sag_frr::service;
 use sag_manual::Manual;
 
@@ -60,6 +60,9 @@ enum Command {
         /// End with the standard input
         #[arg(long, hide = true)]
         with_parent: bool,
+        /// Start it again when it ends by itself, until the standard input ends
+        #[arg(long, hide = true, conflicts_with_all = ["user", "with_parent"])]
+        keep: bool,
     },
     /// Whom this device trusts.
     #[command(subcommand)]
@@ -114,9 +117,12 @@ fn run(cli: Cli) -> Result<u8> {
             println!("{}: ok", config.display());
             Ok(0)
         }
-        Command::RoutingDaemons { config, user, with_parent } => {
+        Command::RoutingDaemons { config, user, with_parent, keep } => {
             let config = load(&config)?;
             logging(&config.log)?;
+            if keep {
+                return routing_keeper::keep(&config).map(|()| 0);
+            }
             let options = service::Options {
                 dir: config.routing.dir.clone(),
                 user,

@@ -73,7 +73,7 @@ pub fn start_service(config: &Config) -> Option<Child> {
     }
     let started = std::env::current_exe().and_then(|program| {
         let mut command = Command::new(program);
-        command.args(["routing-daemons", "--with-parent", "--config"]).arg(&config.file);
+        command.args(["routing-daemons", "--keep", "--config"]).arg(&config.file);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
     });
     started.inspect_err(|error| tracing::error!(%error, "cannot start the routing service")).ok()
@@ -116,7 +116,8 @@ impl Routing {
     /// Has FRR do this from now on.
     pub fn set(&self, settings: Settings) {
         let mut state = self.state();
-        if state.wanted != settings {
+        // The first time it is news that nothing is wanted: an earlier service may have left something.
+        if state.wanted != settings || state.revision == 0 {
             state.wanted = settings;
             state.revision += 1;
             self.shared.changed.notify_one();
@@ -314,6 +315,13 @@ pub fn complete(
         bgp.branch.sort();
         bgp.branch.dedup();
         add_local(&mut bgp.neighbors, compiled, local, tables);
+        bgp.neighbors.retain(|n| {
+            let is_own = tables.addresses().any(|a| a.addr == n.address);
+            if is_own {
+                deviations.push(own_address(n));
+            }
+            !is_own
+        });
         for n in &bgp.neighbors {
             deviations.extend(without_device(n, compiled, tables));
         }
@@ -366,6 +374,19 @@ fn add_local(neighbors: &mut Vec<Neighbor>, compiled: &Compiled, local: &Local, 
             // A key for a neighbor that the cloud does not name now.
             (None, None) => {}
         }
+    }
+}
+
+/// The device does not speak to itself.
+fn own_address(n: &Neighbor) -> Deviation {
+    Deviation {
+        section: if n.port.is_empty() { "Bgp" } else { "PortProtocols" }.to_owned(),
+        object: match n.port.as_str() {
+            "" => format!("BGP neighbor {} of agent.toml", n.address),
+            port => format!("BGP neighbor {} of port {port}", n.address),
+        },
+        effect: Some(Effect::LeftOut),
+        reason: "the device itself has this address; name that of the neighbor".to_owned(),
     }
 }
 

@@ -111,6 +111,17 @@ fn the_devices_own_file_adds_neighbors_and_keys() {
     );
 }
 
+/// FRR would refuse it, at the cost of the others' sessions.
+#[test]
+fn the_device_is_no_neighbor_of_its_own() {
+    let own = vec![neighbor("10.1.7.1", Some(65009)), neighbor("203.0.113.1", Some(65010))];
+    let (bgp, deviations) = completed(&local(own), &tables(true));
+    let left: Vec<String> = bgp.neighbors.iter().map(|n| n.address.to_string()).collect();
+    assert_eq!(left, ["198.51.100.129", "203.0.113.1"]);
+    let own = deviations.iter().find(|d| d.object == "BGP neighbor 10.1.7.1 of agent.toml").expect("told");
+    assert!(own.reason.contains("the device itself has this address"), "{own:?}");
+}
+
 #[test]
 fn a_vlan_needs_a_device_of_the_kernel() {
     let mut there = tables(true);

@@ -373,6 +373,15 @@ def test_ospf_on_two_lans(branch, place, daemons, behind, lab):
     without(branch, place)
 
 
+def routing_services(branch):
+    """The process that keeps the service, and the service."""
+    return [int(pid) for pid in run(["pgrep", "-f", f"routing-daemons.*{branch.agent.conf}"]).stdout.split()]
+
+
+def routing_service(branch):
+    return int(run(["pgrep", "-f", f"routing-daemons --with-parent.*{branch.agent.conf}"]).stdout)
+
+
 def test_killed_agents_leave_nothing(branch, place, neighbors, daemons, lab):
     """The agent is killed: its service ends the daemons, and their routes go. The next one starts them from what it has
     written down."""
@@ -384,17 +393,28 @@ def test_killed_agents_leave_nothing(branch, place, neighbors, daemons, lab):
     assert not learned(lab, LINE, "bgp")
     branch.agent.start()
     within(15, "it is reached again", lambda: pings(lab.lan1, BEHIND[0]), log)
-    # The service itself: the next agent ends the daemons that it has left behind.
-    service = int(run(["pgrep", "-f", f"routing-daemons.*{branch.agent.conf}"]).stdout.split()[0])
+    # The service itself is started again, and replaces the daemons that it has left behind; their routes stay meanwhile.
     before = daemons_of(place)
-    os.kill(service, signal.SIGKILL)
+    ping = lab.lan1.popen(["ping", "-n", "-i", "0.05", "-q", BEHIND[0]])
+    os.kill(routing_service(branch), signal.SIGKILL)
+    within(15, "other daemons", lambda: daemons_of(place).keys() == before.keys() and not daemons_of(place).items() & before.items(), log)
     said = lambda: branch.device("DescribeSagRouteProtocolBgp")["TaskStates"][0]
-    within(5, "the API says so", lambda: said()["State"] == "HardwareError", log)
-    assert daemons_of(place) == before and pings(lab.lan1, BEHIND[0]), "what runs goes on"
-    branch.agent.stop()
+    every = {A.POP_LINK[4], A.POP_LINK[6], A.WAN_ROUTER[4]}
+    within(10, "all sessions anew", lambda: up(branch, place) == every and said()["State"] == "Succeed", log)
+    ping.send_signal(signal.SIGINT)
+    counts = ping.communicate(timeout=5)[0]
+    assert " 0% packet loss" in counts, counts
+    # All of them at once, and nobody wants BGP any more when the next agent comes.
+    os.kill(branch.agent.process.pid, signal.SIGSTOP)
+    everybody = [*routing_services(branch), *daemons_of(place).values()]
+    for how in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in everybody:
+            os.kill(pid, how)
+    branch.agent.kill()
+    assert learned(lab, LINE, "bgp"), "nobody has removed it"
+    branch.device("ModifySagGlobalRouteProtocol", RouteProtocol="STATIC")
     branch.agent.start()
-    within(15, "other daemons", lambda: daemons_of(place).keys() == before.keys() and daemons_of(place) != before, log)
-    within(10, "it is reached once more", lambda: pings(lab.lan1, BEHIND[0]), log)
+    within(10, "it is removed", lambda: not learned(lab, LINE, "bgp") and not learned(lab, LINE6, "bgp"), log)
     without(branch, place)
 
 

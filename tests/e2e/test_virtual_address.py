@@ -11,7 +11,7 @@ from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, w
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.routers import Keepalived, Vrrp, program
-from test_routing import routing
+from test_routing import routing, routing_services
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
@@ -116,3 +116,21 @@ def test_keepalived_that_hangs(branch, place, daemons, lab):
     within(3, "all is well", lambda: task()["State"] == "Succeed", log)
     branch.device("ModifySagHa", Mode="NONE")
     within(3, "nothing is left", lambda: not has(lab) and not routing(branch, place)["Daemons"], log)
+
+
+def test_killed_keepalived_leaves_no_address(branch, place, lab):
+    """Agent, routing service and keepalived are killed, and the virtual address is not wanted any more when the next agent
+    comes."""
+    branch.device("ModifySagHa", Mode="STATIC", PortName="1", VirtualIp=VIRTUAL)
+    within(6, "the gateway has the address", lambda: has(lab), branch.agent.tail)
+    pids = [int((place / "keepalived.pid").read_text()), speaker(place)]
+    services = routing_services(branch)
+    # Stopped first, so that none does anything about the end of another.
+    for how in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (branch.agent.process.pid, *services, *pids):
+            os.kill(pid, how)
+    branch.agent.kill()
+    assert has(lab), "nobody has removed it"
+    branch.device("ModifySagHa", Mode="NONE")
+    branch.agent.start()
+    within(10, "it is removed", lambda: not has(lab), branch.agent.tail)

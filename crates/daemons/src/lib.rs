@@ -136,15 +136,31 @@ impl Unit {
     /// Ends the process that an earlier service left behind when it was killed.
     pub fn end_leftover(&self) {
         let Some(pid) = self.leftover() else { return };
+        self.warn_of(pid);
+        let all = ask_to_end(pid);
+        self.wait_for_leftover();
+        // Those that it has made and not ended, too.
+        all.into_iter().for_each(Process::kill);
+    }
+
+    /// The same, but without a chance to undo what it has done.
+    pub fn kill_leftover(&self) {
+        let Some(pid) = self.leftover() else { return };
+        self.warn_of(pid);
+        process::tree(pid).into_iter().for_each(Process::kill);
+        self.wait_for_leftover();
+    }
+
+    fn warn_of(&self, pid: Pid) {
         let number = pid.as_raw_nonzero().get();
         tracing::warn!(daemon = self.name, pid = number, "left behind by an earlier service; ended");
-        let all = ask_to_end(pid);
+    }
+
+    fn wait_for_leftover(&self) {
         let until = Instant::now() + END;
         while self.leftover().is_some() && Instant::now() < until {
             std::thread::sleep(STEP);
         }
-        // Those that it has made and not ended, too.
-        all.into_iter().for_each(Process::kill);
     }
 
     /// The process of the pid file, if it is such a daemon: the number may be another process's by now.
@@ -165,8 +181,9 @@ impl Unit {
 
     /// Starts it and waits until it is ready.
     fn spawn(&self) -> io::Result<Child> {
-        // Sockets of one that was killed look as if it were ready.
-        for path in &self.ready {
+        // Sockets of one that was killed look as if it were ready, and its process identifier, which may be another process's by
+        // now, as if it ran: keepalived does not start beside it.
+        for path in self.ready.iter().chain([&self.pid_file]) {
             let _ = fs::remove_file(path);
         }
         let mut command = Command::new(&self.program);

@@ -87,6 +87,16 @@ fn what_was_left_behind_is_ended() {
     assert_eq!(unit.leftover(), None);
 }
 
+/// Of a daemon that was killed; the number is another process's, and daemons do not start beside one that seems to run.
+#[test]
+fn an_old_pid_file_is_removed() {
+    let dir = tempfile::tempdir().expect("dir");
+    let unit = shell(dir.path(), "[ -e $0/pid ] && exit 0; > $0/ready; sleep 60");
+    fs::write(&unit.pid_file, std::process::id().to_string()).expect("written");
+    let mut daemons = Supervisor::default();
+    assert!(daemons.start_if_due(&unit), "{:?}", daemons.state("shell"));
+}
+
 #[test]
 fn they_end_with_their_service() {
     let dir = tempfile::tempdir().expect("dir");

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sag_daemons::{Supervisor, Unit};
 
@@ -15,6 +16,9 @@ pub(crate) const NAMES: [&str; 4] = ["zebra", "bfdd", "bgpd", "ospfd"];
 /// Seconds for which zebra keeps routes in the kernel that it finds there when it starts, until their daemon has
 /// announced them again: a zebra that has ended costs no traffic.
 const KEEP_ROUTES: &str = "30";
+
+/// What zebra needs to remove them from the kernel when nobody wants them any more.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Daemons that the settings need.
 pub(crate) fn needed(settings: &Settings) -> Vec<&'static str> {
@@ -72,11 +76,30 @@ impl Daemons {
         }
     }
 
-    /// Ends what an earlier service left behind that was killed.
-    pub(crate) fn end_leftovers(&self) {
-        for name in NAMES.into_iter().rev() {
-            self.unit(name).end_leftover();
+    /// Ends what an earlier service left behind that was killed; whether there may be routes of it in the kernel. They stay
+    /// for traffic until other daemons have them again or nobody wants them, so zebra, which would remove them, is ended
+    /// first and not in order.
+    pub(crate) fn end_leftovers(&self) -> bool {
+        // It goes with the directory when a service ends in order.
+        let was_there = self.unit("zebra").pid_file.exists();
+        for name in NAMES {
+            self.unit(name).kill_leftover();
         }
+        was_there
+    }
+
+    /// Removes the routes of daemons that have ended without doing so, when none is needed that would take them over: zebra
+    /// does that at its start.
+    pub(crate) fn sweep(&mut self) {
+        let mut unit = self.unit("zebra");
+        if let Some(at) = unit.args.iter().position(|a| a == "-K") {
+            unit.args.drain(at..at + 2);
+        }
+        if self.supervisor.start_if_due(&unit) {
+            std::thread::sleep(SWEEP);
+            tracing::warn!("routes of daemons that were killed are removed");
+        }
+        self.supervisor.end("zebra");
     }
 
     /// Starts what is needed and does not run, and ends what is not. Returns the names of those that have started and

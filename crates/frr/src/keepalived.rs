@@ -19,6 +19,8 @@ use crate::tools::{self, KEEPALIVED, Places};
 const NAME: &str = "keepalived";
 /// Seconds between advertisements: a backup takes over after three and a little more.
 const INTERVAL: &str = "1";
+/// How long keepalived needs at its start to remove an address that it does not have any more.
+const SWEEP: Duration = Duration::from_millis(500);
 /// What is read of its notices at once.
 const NOTICES: usize = 4096;
 /// The pause after a configuration that could not be used.
@@ -107,9 +109,19 @@ impl Keepalived {
         }
     }
 
-    /// Ends what an earlier service left behind that was killed: keepalived takes its address away at its end.
-    pub(crate) fn end_leftover(&self) {
-        unit(&self.places).end_leftover();
+    /// Ends what an earlier service left behind that was killed: keepalived takes its address away at its end, and one that
+    /// was killed, too, at the start of the next one.
+    pub(crate) fn end_leftover(&mut self) {
+        let unit = unit(&self.places);
+        unit.end_leftover();
+        let conf = self.places.own.join("keepalived.conf");
+        if conf.exists() {
+            self.notices = open(&fifo(&self.places)).ok();
+            if self.supervisor.start_if_due(&unit) {
+                std::thread::sleep(SWEEP);
+            }
+        }
+        self.end();
     }
 
     /// One round: what shall be is compared with what is. `obstacle`: why this device may not have the address.

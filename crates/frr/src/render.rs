@@ -51,6 +51,12 @@ impl Rendered {
         self.lines.get(line.checked_sub(1)?)?.1.as_ref()
     }
 
+    /// All that is of this owner.
+    pub(crate) fn lines_of(&self, owner: &Owner) -> Vec<String> {
+        let own = self.lines.iter().filter(|(_, of)| of.as_ref() == Some(owner));
+        own.map(|(line, _)| line.clone()).collect()
+    }
+
     fn line(&mut self, owner: Option<&Owner>, text: impl Display) {
         self.lines.push((text.to_string(), owner.cloned()));
     }
@@ -153,6 +159,12 @@ fn neighbor_fault(n: &Neighbor) -> Option<String> {
     let own = n.address.is_unspecified() || n.address.is_loopback() || n.address.is_multicast();
     if own || matches!(n.address, IpAddr::V4(a) if a.is_broadcast()) {
         return Some(format!("{} is the address of no neighbor", n.address));
+    }
+    if matches!(n.address, IpAddr::V6(a) if a.is_unicast_link_local()) {
+        return Some(format!(
+            "{} is link-local; use an address of the neighbor in a network of the port",
+            n.address
+        ));
     }
     n.key.as_ref().and_then(|k| key_fault("the key", k, MAX_TCP_KEY))
 }

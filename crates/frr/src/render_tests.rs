@@ -248,3 +248,15 @@ fn the_checker_of_frr_takes_it() {
     let refused = check(&places, &wrong).expect("checked");
     assert_eq!(refused.owned.iter().map(|(o, _)| o).collect::<Vec<_>>(), [&owner]);
 }
+
+/// FRR takes it, and never connects.
+#[test]
+fn a_link_local_neighbor_is_refused_by_name() {
+    let mut settings = bgp();
+    let bgp = settings.bgp.as_mut().expect("BGP");
+    bgp.neighbors.push(neighbor("3", "fe80::9", Side::Outside));
+    let (good, problems) = checked(&settings);
+    assert_eq!(good.bgp.expect("BGP").neighbors.len(), 3);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].reason.contains("fe80::9 is link-local"), "{problems:?}");
+}

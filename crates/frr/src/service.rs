@@ -20,7 +20,7 @@ use crate::client::{CONTROL, MAX_LINE, Request};
 use crate::daemons::{Daemons, needed};
 use crate::keepalived::Keepalived;
 use crate::observe::{first_silent, observe};
-use crate::render::{Forwarding, Rendered, checked, render};
+use crate::render::{Forwarding, Owner, Rendered, checked, render};
 use crate::settings::Settings;
 use crate::status::{Installed, Problem, Status};
 use crate::takeover::{ASK, Sessions, Takeover};
@@ -34,6 +34,8 @@ const ROUND: Duration = Duration::from_millis(250);
 const OBSERVE: Duration = Duration::from_millis(500);
 /// The same while one does not answer, for which everybody else has to wait.
 const SILENT: Duration = Duration::from_secs(4);
+/// How long routes that an earlier service has left stay while nobody says what is needed.
+const UNSWEPT: Duration = Duration::from_secs(30);
 /// How long a caller has to say what it wants.
 const CALLER: Duration = Duration::from_secs(2);
 /// The pause after a configuration that could not be applied.
@@ -142,7 +144,7 @@ pub fn run(options: &Options, gateway: &dyn Fn() -> Option<Sessions>) -> Result<
         signal_hook::flag::register(signal, stop.clone()).map_err(at(&socket))?;
     }
     let mut service = Service::new(&places, options, setter.map(|(uid, _)| uid));
-    service.daemons.end_leftovers();
+    service.unswept = service.daemons.end_leftovers().then(|| Instant::now() + UNSWEPT);
     service.keepalived.end_leftover();
     service.serve(&listener, options.with_parent, &stop, gateway);
     service.keepalived.end();
@@ -152,6 +154,14 @@ pub fn run(options: &Options, gateway: &dyn Fn() -> Option<Sessions>) -> Result<
     }
     let _ = fs::remove_dir_all(&places.run);
     Ok(())
+}
+
+/// Lines that a daemon has refused.
+#[derive(Debug)]
+struct Rejected {
+    owner: Owner,
+    lines: Vec<String>,
+    why: String,
 }
 
 struct Service {
@@ -171,10 +181,14 @@ struct Service {
     plan: Option<(Settings, Forwarding, Rendered)>,
     /// What cannot be put in force at all.
     refused: Vec<Problem>,
+    /// What daemons have refused, though the checker takes it.
+    rejected: Vec<Rejected>,
     /// Why it is not applied.
     unapplied: Option<String>,
     retry_at: Instant,
     observe_at: Instant,
+    /// When routes that an earlier service may have left are removed, if no protocol is in use by then.
+    unswept: Option<Instant>,
     status: Status,
 }
 
@@ -195,9 +209,11 @@ impl Service {
             fresh: BTreeSet::new(),
             plan: None,
             refused: Vec::new(),
+            rejected: Vec::new(),
             unapplied: None,
             retry_at: now,
             observe_at: now,
+            unswept: None,
             status: Status::default(),
         }
     }
@@ -260,6 +276,8 @@ impl Service {
     }
 
     fn set(&mut self, settings: Settings) {
+        // Now it is known what is needed.
+        self.unswept = self.unswept.map(|_| Instant::now());
         if settings != self.wanted {
             self.wanted = settings;
             self.plan = None;
@@ -304,8 +322,13 @@ impl Service {
             self.fresh.clear();
             self.unapplied = None;
             self.status = Status::default();
+            if self.unswept.take_if(|at| Instant::now() >= *at).is_some() {
+                self.daemons.sweep();
+            }
             return;
         }
+        // zebra keeps them for a while, in which their daemon may announce them again.
+        self.unswept = None;
         self.apply(&needed);
         if Instant::now() >= self.observe_at {
             let seen = observe(&mut self.daemons, &self.places);
@@ -332,6 +355,15 @@ impl Service {
         good.ospf = good.ospf.filter(|_| installed.ospf);
         for _ in 0..CHECKS {
             let rendered = render(&good, forwarding);
+            // With other lines it may be another matter.
+            let before = problems.len();
+            for r in self.rejected.iter().filter(|r| rendered.lines_of(&r.owner) == r.lines) {
+                problems.push(r.owner.problem(&self.wanted, &r.why));
+                r.owner.remove_from(&mut good);
+            }
+            if problems.len() > before {
+                continue;
+            }
             if good.is_off() {
                 return self.planned(good, forwarding, rendered, problems);
             }
@@ -410,7 +442,18 @@ impl Service {
             tracing::info!(%error, "a routing daemon has ended meanwhile");
             return;
         }
-        self.postpone(error.to_string());
+        match (error, &self.plan) {
+            (ToolError::Lines(lines), Some((_, _, rendered))) => {
+                let mut owners = BTreeSet::new();
+                for (owner, why) in lines.iter().filter(|(owner, _)| owners.insert(owner)) {
+                    self.rejected.retain(|r| r.owner != *owner);
+                    let (owner, lines) = (owner.clone(), rendered.lines_of(owner));
+                    self.rejected.push(Rejected { owner, lines, why: why.clone() });
+                }
+                self.plan = None;
+            }
+            _ => self.postpone(error.to_string()),
+        }
         tracing::warn!("the routing daemons start anew with the whole configuration");
         self.daemons.stop_all();
         self.applied = None;
@@ -449,42 +492,5 @@ fn forwarding() -> Forwarding {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_found_by_name() {
-        assert_eq!(user("root"), Some((0, 0)));
-        assert_eq!(user("no-such-user-here"), None);
-    }
-
-    /// Who is neither root nor the agent's user may only look.
-    #[test]
-    fn settings_come_from_the_agent_alone() {
-        let dir = tempfile::tempdir().expect("dir");
-        let options = Options {
-            dir: dir.path().to_owned(),
-            user: None,
-            with_parent: false,
-            sandbox: Mode::Off,
-            version: "1".to_owned(),
-        };
-        let me = rustix::process::getuid().as_raw();
-        for (setter, may) in [(Some(me), true), (Some(me + 1), me == 0)] {
-            let mut service = Service::new(&Places::new(dir.path()), &options, setter);
-            let call = |service: &mut Service, request: &[u8]| {
-                let (mut mine, theirs) = UnixStream::pair().expect("pair");
-                mine.write_all(request).expect("request");
-                service.answer(theirs).expect("answered");
-                let mut text = String::new();
-                mine.read_to_string(&mut text).expect("answer");
-                serde_json::from_str::<Result<Status, String>>(&text).expect("JSON")
-            };
-            assert_eq!(call(&mut service, b"\"Show\"\n").expect("status").version, "1");
-            let set = call(&mut service, b"{\"Set\": {\"bfd\": true}}\n");
-            assert_eq!(set.is_ok(), may);
-            assert_eq!(service.wanted.bfd, may);
-            assert!(call(&mut service, b"{\"Set\": 7}\n").expect_err("malformed").contains("cannot be read"));
-        }
-    }
-}
+#[path = "service_tests.rs"]
+mod tests;

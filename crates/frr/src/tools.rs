@@ -67,6 +67,9 @@ pub(crate) enum ToolError {
     /// It says so.
     #[error("{0}: {1}")]
     Refused(&'static str, String),
+    /// A daemon refuses lines that the checker has taken: whose they are, and what is said of them.
+    #[error("{}", .0.first().map_or("", |(_, why)| why.as_str()))]
+    Lines(Vec<(Owner, String)>),
 }
 
 /// Lines that FRR's checker refuses.
@@ -144,11 +147,20 @@ pub(crate) fn load(places: &Places, rendered: &Rendered, daemon: &str) -> Result
     ];
     let done = run(VTYSH, &args)?;
     // What is for other daemons vtysh leaves out; its result depends on that.
-    let refused = refusals(&String::from_utf8_lossy(&done.stderr), rendered);
-    match refused.owned.first().map(|(_, why)| why).or(refused.other.first()) {
-        Some(why) => Err(ToolError::Refused("vtysh", why.clone())),
-        None => Ok(()),
+    let mut refused = refusals(&String::from_utf8_lossy(&done.stderr), rendered);
+    if let Some(why) = refused.other.first() {
+        return Err(ToolError::Refused("vtysh", why.clone()));
     }
+    if refused.owned.is_empty() {
+        return Ok(());
+    }
+    // The daemon's own words; of the other lines of an owner it says only that the first one is missing.
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let words = said.lines().map(str::trim).filter(|line| line.starts_with("% "));
+    for ((_, why), word) in refused.owned.iter_mut().zip(words) {
+        *why = format!("FRR refuses it: {}", without_keys(&word[2..]));
+    }
+    Err(ToolError::Lines(refused.owned))
 }
 
 /// Changes running daemons to the configuration: what is as it was is not touched.
