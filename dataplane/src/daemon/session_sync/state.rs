@@ -30,6 +30,9 @@ pub struct State {
 impl State {
     /// Whether the gateway may get the traffic: it has the peer's sessions, as far as there is a peer.
     pub fn is_ready(&self) -> bool {
+        if self.addresses.is_none() {
+            return true;
+        }
         let is_alone = || self.was_complete || self.since.is_none_or(|s| s.elapsed() >= NO_PEER);
         self.has_all || (!self.linked && is_alone())
     }
@@ -42,7 +45,9 @@ mod tests {
     #[test]
     fn a_gateway_is_ready_with_the_sessions_of_its_peer_or_without_a_peer() {
         let ago = |s| Instant::now().checked_sub(Duration::from_secs(s));
-        let fresh = State { since: ago(0), ..State::default() };
+        assert!(State { since: ago(0), ..State::default() }.is_ready(), "no peer is configured");
+        let ends = ("192.0.2.1:7788".parse().unwrap(), "192.0.2.2:7788".parse().unwrap());
+        let fresh = State { since: ago(0), addresses: Some(ends), ..State::default() };
         assert!(!fresh.is_ready(), "the peer may come yet");
         assert!(State { since: ago(6), ..fresh.clone() }.is_ready(), "there is none");
         let linked = State { linked: true, since: ago(9), ..fresh.clone() };
