@@ -29,7 +29,7 @@ pub use sessions::SessionPeers;
 
 /// Sections of the gateway's own file that the agent leaves as they are.
 const OWN_SECTIONS: [&str; 5] = ["dataplane", "timeouts", "nat", "neighbor", "ha"];
-const OWN_PORT_KEYS: [&str; 5] = ["mac", "mtu", "addresses", "snat_mapping", "snat_filtering"];
+const OWN_PORT_KEYS: [&str; 6] = ["mac", "mtu", "mss_clamp", "addresses", "snat_mapping", "snat_filtering"];
 
 /// The gateway's own part of the document.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -142,6 +142,7 @@ pub(crate) fn bind(
                 mac,
                 macs: l3.filter(|_| ours).map_or_else(Vec::new, |l3| macs_above(tables, l3, mac)),
                 mtu: p.mtu.unwrap_or(device_mtu),
+                mss_clamp: p.mss_clamp,
                 up: ours && present && running,
                 addrs4: if ours { nets.iter().filter_map(v4).collect() } else { Vec::new() },
                 addrs6: if ours { nets.iter().filter_map(v6).collect() } else { Vec::new() },

@@ -53,6 +53,8 @@ pub struct Port {
     pub macs: Vec<MacAddr>,
     /// IP bytes.
     pub mtu: u16,
+    /// TCP SYNs by it get an MSS that fits the MTU.
+    pub mss_clamp: bool,
     /// Whether the link is up.
     pub up: bool,
     /// Own addresses with their prefix lengths, the preferred one first.

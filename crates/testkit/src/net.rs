@@ -237,6 +237,7 @@ impl Net {
                 Zone::Lan => ReversePath::Strict,
                 Zone::Wan | Zone::Overlay => ReversePath::Feasible,
             },
+            mss_clamp: false,
             failed: false,
         };
         for (addr, len) in addrs.iter().map(|a| prefix(a)) {

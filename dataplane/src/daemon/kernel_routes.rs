@@ -82,6 +82,7 @@ mod tests {
             addrs4: Vec::new(),
             addrs6: Vec::new(),
             reverse_path: ReversePath::Feasible,
+            mss_clamp: false,
             failed: false,
         };
         let l3_ifindex = Some(port.ifindex);

@@ -66,6 +66,7 @@ mod tests {
             addrs4: vec![([203, 0, 113, idx].into(), 32)],
             addrs6: vec![("fe80::1".parse().unwrap(), 64), ("2001:db8::1".parse().unwrap(), 64)],
             reverse_path: ReversePath::Feasible,
+            mss_clamp: false,
             failed: false,
         };
         let l3_ifindex = Some(port.ifindex);

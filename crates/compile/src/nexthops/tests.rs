@@ -20,6 +20,7 @@ fn ports() -> Vec<Port> {
         addrs4: Vec::new(),
         addrs6: Vec::new(),
         reverse_path: sag_model::config::ReversePath::Strict,
+        mss_clamp: false,
         failed: false,
     };
     (0..4).map(port).collect()

@@ -13,6 +13,7 @@ mod pending_neighbors;
 mod probe;
 mod renumber;
 mod rule_hits;
+mod segment_size;
 mod session_create;
 mod session_port;
 mod session_room;

@@ -19,8 +19,8 @@ use sag_model::{DropReason, MacAddr, Nanos, PortIdx, VrfZone, Zone};
 use sag_packet::encap::{Encap, entropy_port};
 use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
 use sag_packet::proto::*;
+use sag_packet::responder;
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
-use sag_packet::{mss, responder};
 use sag_tunnel::esp::Inner;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -420,29 +420,6 @@ impl Pipeline {
         match t.template.outer {
             Family::V4 => originate::split_ipv4(outer, mtu, &mut self.buffers.scratch, send),
             Family::V6 => originate::split_ipv6(outer, mtu, id, &mut self.buffers.scratch, send),
-        }
-    }
-
-    /// A SYN that goes through a tunnel, or has come through one, asks for segments that fit it.
-    pub(super) fn clamp_segments(
-        &self,
-        snap: &Snapshot,
-        s: &BatchEntry,
-        decision: &ForwardDecision,
-        f: &mut FrameMut<'_>,
-    ) {
-        if decision.tunnel.is_none() && s.tunnel.is_none() {
-            return;
-        }
-        let most = |no: Option<TunnelNo>| snap.tunnel(no).filter(|t| t.mss_clamp).map(Tunnel::inner_mtu);
-        // Answers go back in the other family, whose header is longer or shorter.
-        let back = |mtu: u16| match (decision.crossing.is_any(), s.p.family) {
-            (true, Family::V4) => mtu.saturating_sub(20),
-            (true, Family::V6) => mtu.saturating_add(20),
-            (false, _) => mtu,
-        };
-        if let Some(mtu) = [most(decision.tunnel), most(s.tunnel).map(back)].into_iter().flatten().min() {
-            mss::clamp(f.bytes_mut(), &s.p, mtu);
         }
     }
 

@@ -23,6 +23,7 @@ mod refused;
 mod replicas;
 mod returns;
 mod rule_limits;
+mod segment_size;
 mod sessions;
 mod several_wans;
 mod spoofed;

@@ -53,6 +53,9 @@ table! {
         pub mac: Option<MacAddr> => key().allowed("unicast").absent("the device's");
         /// In place of the device's.
         pub mtu: Option<u16> => key().range(68, 65_535).unit("bytes").absent("the device's");
+        /// TCP SYNs that come or leave by the port get an MSS that fits its MTU: for lines whose far ends do not hear of a
+        /// smaller MTU, such as [PPPoE](pppoe.md).
+        pub mss_clamp: bool = false => key().allowed("not of role `mgmt`").source("RFC 9293 3.7.1, RFC 2923 section 2.1");
         /// Translate IPv4 sources to an address of the port.
         pub snat: bool = false => key().allowed("`wan` only").source("ModifySagWanSnat `Snat`");
         /// As `mapping` of [snat](#source-nat-snat); only with `snat = true`.

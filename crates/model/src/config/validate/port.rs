@@ -50,6 +50,10 @@ fn port(
         let problem = format!("only a wan port translates to its own address; this one is {role}");
         s.error(&at.span(), "snat", problem, "remove the key, or use [[snat]]", "Sag.PortRoleInvalid");
     }
+    if let (Some(true), Some(at), Some(Role::Mgmt)) = (read.mss_clamp, &raw.mss_clamp, read.role) {
+        let problem = "nothing is forwarded by a mgmt port";
+        s.error(&at.span(), "mss_clamp", problem, "remove the key", "Sag.PortRoleInvalid");
+    }
     line_keys(raw, read.role, s);
     if let (Some(device), Some(vlan), Some(at)) = (&read.device, read.vlan, &raw.device)
         && let Some(first) = devices.repeated((device.clone(), vlan), s.place(&at.span(), "device"))
