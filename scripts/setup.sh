@@ -50,7 +50,7 @@ VM_PKGS=(qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring binutils zs
 # What tests talk with or compare with (dpdk-dev: librte_meter and librte_acl): each is installed where apt has it,
 # and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server
-    postgresql dpdk-dev tshark dnsmasq-base udhcpc keepalived frr frr-pythontools bird2
+    postgresql dpdk-dev tshark dnsmasq-base udhcpc keepalived frr frr-pythontools bird2 ppp
     charon-systemd strongswan-swanctl)
 # What scripts/test.sh checks the sources with; likewise.
 LINT_PKGS=(shellcheck clang-format)

@@ -16,8 +16,8 @@ pub use rows::{
 use std::collections::BTreeMap;
 
 use sag_southbound::{
-    AddressMode, Deviation, DeviceDocument, HaMode, PortRole, ProbeKind, ProbeProtocol, RouteProtocol,
-    Switch, Wire, wire_field,
+    Deviation, DeviceDocument, HaMode, PortRole, ProbeKind, ProbeProtocol, RouteProtocol, Switch, Wire,
+    wire_field,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -192,16 +192,13 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
         doc.management.as_ref().is_some_and(|m| *m != Default::default()),
         "the address of the management port",
     );
-    for (name, wan) in &doc.wan {
-        note(wan.ip_type == Some(AddressMode::Pppoe), &format!("PPPoE on port {name}"));
-    }
     out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sag_southbound::{PublishStrategy, RouteOrigin};
+    use sag_southbound::{AddressMode, PublishStrategy, RouteOrigin};
     use serde_json::json;
 
     /// A configuration that an earlier version wrote down boots the gateway after an update of the agent.

@@ -46,8 +46,14 @@ pub fn preview(document: Value, base: Option<&Base>) -> Result<Value> {
     let plan = base.map(|base| plan(&desired, base));
     mask(&mut desired);
     let ignored = std::mem::take(&mut desired.ignored);
-    let installed =
-        [Capability::Bgp, Capability::Ospf, Capability::Vrrp, Capability::Dns, Capability::DhcpServer];
+    let installed = [
+        Capability::Bgp,
+        Capability::Ospf,
+        Capability::Vrrp,
+        Capability::Dns,
+        Capability::DhcpServer,
+        Capability::Pppoe,
+    ];
     let capabilities = CAPABILITIES.into_iter().chain(installed).collect();
     let can = StateReport { capabilities: Some(capabilities), ..StateReport::default() };
     let can = serde_json::to_value(can)?["Capabilities"].take();
@@ -72,8 +78,9 @@ fn plan(desired: &Desired, base: &Base) -> Value {
 
 /// Secrets are not printed.
 fn mask(desired: &mut Desired) {
-    let secrets = desired.ospf.iter_mut().flat_map(|o| [&mut o.md5_key, &mut o.password]);
-    for secret in secrets.filter(|s| !s.reveal().is_empty()) {
+    let of_ospf = desired.ospf.iter_mut().flat_map(|o| [&mut o.md5_key, &mut o.password]);
+    let of_lines = desired.wans.values_mut().map(|w| &mut w.password);
+    for secret in of_ospf.chain(of_lines).filter(|s| !s.reveal().is_empty()) {
         *secret = Secret::new("***");
     }
 }

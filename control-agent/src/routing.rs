@@ -1,4 +1,5 @@
-//! BGP, OSPF and the virtual address of two devices: what FRR and keepalived shall do goes to the routing service, and what it says of it comes back, in a thread of its own.
+//! BGP, OSPF, the virtual address of two devices and lines by PPPoE: what FRR, keepalived and pppd shall do goes to the
+//! routing service, and what it says of it comes back, in a thread of its own.
 //!
 //! The service ([`sag_frr::service`]) is the one of the machine (`sag-routing.service`), or one that an agent which runs as
 //! root starts before it gives its privileges up; that one ends with the agent.
@@ -65,7 +66,7 @@ pub fn start_service(config: &Config) -> Option<Child> {
         let missing = installed.missing.join(" ");
         tracing::info!(missing, "BGP and OSPF cannot be used: packages are not installed");
     }
-    if !installed.bgp && !installed.ospf && !installed.vrrp {
+    if !installed.bgp && !installed.ospf && !installed.vrrp && !sag_frr::has_pppd() {
         return None;
     }
     if Client::new(&config.routing.dir).show().is_ok() || !rustix::process::geteuid().is_root() {
@@ -132,6 +133,8 @@ impl Routing {
             (Capability::Bgp, installed.bgp),
             (Capability::Ospf, installed.ospf),
             (Capability::Vrrp, installed.vrrp),
+            // What the kernel can, the service knows.
+            (Capability::Pppoe, self.state().status.installed.pppoe),
         ];
         of.into_iter().filter(|(_, has)| there && *has).map(|(capability, _)| capability).collect()
     }
@@ -144,39 +147,55 @@ impl Routing {
     /// What of the settings is not in force.
     pub fn deviations(&self) -> Vec<Deviation> {
         let state = self.state();
-        if state.wanted.is_idle() {
-            return Vec::new();
-        }
-        let section = match &state.wanted {
-            w if w.bgp.is_some() => "Bgp",
-            w if w.ospf.is_some() => "Ospf",
-            _ => "Ha",
+        let protocols = match &state.wanted {
+            w if w.bgp.is_some() => Some("Bgp"),
+            w if w.ospf.is_some() => Some("Ospf"),
+            w if w.vrrp.is_some() => Some("Ha"),
+            _ => None,
         };
-        let of_service = |reason: String| Deviation {
+        let of_service = |section: &str, object: String, reason: String| Deviation {
             section: section.to_owned(),
-            object: "dynamic routing".to_owned(),
+            object,
             effect: Some(Effect::LeftOut),
             reason,
         };
-        let mut out = Vec::new();
-        if self.is_off {
-            out.push(of_service("it is off: routing.mode in agent.toml".to_owned()));
-            return out;
+        if !self.is_off && state.silence.is_none() {
+            return self.of_status(&state, protocols.unwrap_or("Wan"));
         }
-        if let Some(why) = &state.silence {
+        let why = |missing: Vec<String>| match &state.silence {
+            _ if self.is_off => "it is off: routing.mode in agent.toml".to_owned(),
+            Some(why) if missing.is_empty() => format!("{why}; start sag-routing.service"),
+            _ => format!("not installed: {}", missing.join(", ")),
+        };
+        let mut out = Vec::new();
+        if let Some(section) = protocols {
             let installed = sag_frr::installed();
             let missing = match section {
                 "Ha" if installed.vrrp => Vec::new(),
                 "Ha" => vec!["keepalived".to_owned()],
                 _ => installed.missing,
             };
-            let why = match missing.is_empty() {
-                true => format!("{why}; start sag-routing.service"),
-                false => format!("not installed: {}", missing.join(", ")),
-            };
-            out.push(of_service(why));
+            out.push(of_service(section, "dynamic routing".to_owned(), why(missing)));
+        }
+        for line in &state.wanted.pppoe {
+            let missing = if sag_frr::has_pppd() { Vec::new() } else { vec!["ppp".to_owned()] };
+            out.push(of_service("Wan", format!("PPPoE on port {}", line.port), why(missing)));
+        }
+        out
+    }
+
+    /// What the service says is not in force.
+    fn of_status(&self, state: &State, section: &str) -> Vec<Deviation> {
+        let mut out = Vec::new();
+        if state.wanted.is_idle() {
             return out;
         }
+        let of_service = |reason: String| Deviation {
+            section: section.to_owned(),
+            object: "dynamic routing".to_owned(),
+            effect: Some(Effect::LeftOut),
+            reason,
+        };
         out.extend(state.status.problems.iter().map(|p| deviation(p, section)));
         let daemons = state.status.daemons.iter().filter(|d| !d.is_well());
         out.extend(daemons.map(|d| {
@@ -243,28 +262,32 @@ fn deviation(p: &Problem, section: &str) -> Deviation {
 fn outline(status: &Status, silence: &Option<String>) -> impl PartialEq + use<> {
     let neighbors: Vec<_> =
         status.neighbors.iter().map(|n| (n.address.clone(), n.device.clone(), n.state.clone())).collect();
-    (neighbors, status.daemons.clone(), status.problems.clone(), status.vrrp.clone(), silence.clone())
+    let lines: Vec<_> = status.pppoe.iter().map(|l| (l.port.clone(), l.up, l.address.clone())).collect();
+    let (daemons, problems) = (status.daemons.clone(), status.problems.clone());
+    let pppoe = status.installed.pppoe;
+    (neighbors, daemons, problems, status.vrrp.clone(), lines, pppoe, silence.clone())
 }
 
 fn follow(shared: &Shared, client: &Client, changed: &impl Fn()) {
     let mut known = None;
     let mut told = 0;
+    let mut asked = false;
     loop {
         let (wanted, revision) = {
             let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let pause = if state.wanted.is_idle() { IDLE } else { BUSY };
+            // One that has just been started answers in a moment.
+            let pause = if state.wanted.is_idle() && asked { IDLE } else { BUSY };
             let (state, _) = shared
                 .changed
                 .wait_timeout_while(state, pause, |s| s.revision == told)
                 .unwrap_or_else(PoisonError::into_inner);
             (state.wanted.clone(), state.revision)
         };
-        if revision == 0 {
-            continue;
-        }
         let is_off = wanted.is_idle();
-        // A service that has been started anew knows nothing; to the others it is no news.
-        let said = client.set(wanted);
+        // A service that has been started anew knows nothing; to the others it is no news. As long as nothing is known of
+        // what it shall do, it is asked what it can.
+        let said = if revision == 0 { client.show() } else { client.set(wanted) };
+        asked |= said.is_ok();
         let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         match said {
             Ok(status) => (state.status, state.silence, told) = (status, None, revision),

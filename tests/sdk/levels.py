@@ -32,10 +32,8 @@ VBR = "leased lines to border routers (VBR)"
 ACCELERATION = "application acceleration"
 RADIO = "Wi-Fi and 4G"
 POINTS = "access points"
-PPPOE = "PPPoE"
 MANAGEMENT = "address of the management port"
-FEATURES = {CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, PPPOE,
-            MANAGEMENT}
+FEATURES = {CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, MANAGEMENT}
 
 
 # What the SDK (2.1.2) has beyond the documents for documented operations, and what becomes of it.

@@ -63,10 +63,11 @@ impl Base {
         })
     }
 
+    /// The port of a device; one of PPPoE is that of its Ethernet device.
     fn port(&self, device: &str, vlan: i64) -> Option<&Table> {
         self.ports.iter().find(|p| {
             let tag = p.get("vlan").and_then(Value::as_integer).unwrap_or(0);
-            p.get("device").and_then(Value::as_str) == Some(device) && tag == vlan
+            ethernet(p) == Some(device) && tag == vlan
         })
     }
 
@@ -75,7 +76,7 @@ impl Base {
     }
 
     fn position(&self, device: &str) -> usize {
-        let is = |p: &Table| p.get("device").and_then(Value::as_str) == Some(device);
+        let is = |p: &Table| ethernet(p) == Some(device);
         self.ports.iter().position(is).unwrap_or(usize::MAX)
     }
 
@@ -86,10 +87,17 @@ impl Base {
         untagged
             .filter_map(|p| {
                 let role = word(p, "role").as_deref().and_then(role_word);
-                Some((word(p, "name")?, Wiring { device: word(p, "device")?, role }))
+                Some((word(p, "name")?, Wiring { device: ethernet(p)?.to_owned(), role }))
             })
             .collect()
     }
+}
+
+/// The Ethernet device of a port of the file. A gateway that has started with what was in force has the device that PPPoE
+/// gives to it.
+fn ethernet(port: &Table) -> Option<&str> {
+    let device = port.get("device").and_then(Value::as_str)?;
+    Some(sag_frr::PppoeDevices::ethernet(device).unwrap_or(device))
 }
 
 /// The device of addresses that belong to no port. Others may have some there too.
@@ -160,6 +168,7 @@ pub struct Compiler<'a> {
     failed: BTreeSet<String>,
     /// The device to which sessions follow.
     session_peer: Option<(String, Identity)>,
+    pppoe: Vec<sag_frr::PppoeLine>,
     out: Table,
     /// Object of the cloud by key path.
     origins: Vec<(String, Object)>,
@@ -312,6 +321,7 @@ impl<'a> Compiler<'a> {
             member_routes: Vec::new(),
             failed: BTreeSet::new(),
             session_peer: None,
+            pppoe: Vec::new(),
             out: base.sections.clone(),
             origins: Vec::new(),
             deviations: desired.unreadable.clone(),
@@ -327,7 +337,8 @@ impl<'a> Compiler<'a> {
         self.neighbors();
         self.routes();
         self.overlay(&addresses);
-        let routing = self.protocols();
+        let mut routing = self.protocols();
+        routing.pppoe = std::mem::take(&mut self.pppoe);
         self.acls();
         self.qos();
         self.nat();

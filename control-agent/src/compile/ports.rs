@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use sag_frr::{Key, PppoeDevices, PppoeLine};
 use sag_model::Role;
 use sag_southbound::{AddressMode, Effect, PortRole, Switch};
 use toml::Value;
@@ -10,7 +11,7 @@ use toml::Value;
 use super::isolation::{Object, deviation};
 use super::{Compiler, LOOPBACK, OWN_PORT_KEYS, PortAddress, optional, port_name, table};
 use crate::config::Wiring;
-use crate::desired::HealthCheck;
+use crate::desired::{HealthCheck, Wan};
 use crate::health::Verdict;
 
 /// Of a WAN port without one.
@@ -21,6 +22,18 @@ pub(super) const WAN_WEIGHT: i64 = 100;
 
 /// What is added to the metric of the kernel's default route by a line that was found to lead nowhere.
 const FAILED_METRIC: u32 = 1 << 20;
+
+/// What is dialed on a port.
+fn pppoe_line(port: &str, device: &str, wan: &Wan, forwards: bool) -> PppoeLine {
+    let priority = wan.priority.unwrap_or(WAN_PRIORITY).max(0);
+    PppoeLine {
+        port: port.to_owned(),
+        device: device.to_owned(),
+        user: wan.username.clone(),
+        password: Key::new(wan.password.reveal()),
+        metric: forwards.then(|| u32::try_from(priority).unwrap_or(u32::MAX)),
+    }
+}
 
 /// The order of ports: 2 before 10.
 pub(super) fn by_name(name: &str) -> (usize, String) {
@@ -71,6 +84,20 @@ impl Compiler<'_> {
         Some(ours)
     }
 
+    /// The device of a port whose line is dialed by PPPoE.
+    fn pppoe_device(&mut self, name: &str, ethernet: &str, role: Role) -> Option<String> {
+        let dials = self.desired.wans.get(name).is_some_and(|w| w.ip_type == Some(AddressMode::Pppoe));
+        if !dials || !(role == Role::Wan || self.does_not_forward(name)) {
+            return None;
+        }
+        let devices = PppoeDevices::of(ethernet);
+        if devices.is_none() {
+            let why = format!("PPPoE: the name {ethernet:?} is longer than 11 characters; rename the device");
+            self.part_of_port("Wan", name, why);
+        }
+        devices.map(|d| d.port)
+    }
+
     pub(super) fn all_ports(&mut self) -> (Vec<PortAddress>, Vec<String>) {
         let (mut addresses, mut dhcp) = (Vec::new(), Vec::new());
         // In the order of the gateway's own file: its ports keep their numbers.
@@ -86,7 +113,8 @@ impl Compiler<'_> {
                 self.leased_line(&name, &w.device, &mut addresses);
                 continue;
             }
-            if !self.port(&name, &w.device, role, 0) {
+            let pppoe = self.pppoe_device(&name, &w.device, role);
+            if !self.port(&name, pppoe.as_ref().unwrap_or(&w.device), role, 0) {
                 continue;
             }
             let desired = self.desired;
@@ -108,13 +136,18 @@ impl Compiler<'_> {
                         );
                         self.part_of_port("Wan", &name, format!("{why}; update sag-agent"));
                     }
-                    // PPPoE is a notice.
-                    Some(AddressMode::Pppoe) | None => {}
+                    Some(AddressMode::Pppoe) => {
+                        let fits = pppoe.is_some();
+                        self.pppoe.extend(fits.then(|| pppoe_line(&name, &w.device, wan, forwards)));
+                    }
+                    None => {}
                 }
             }
         }
         self.lines();
-        self.one_metric_each(&mut addresses);
+        let mut pppoe = std::mem::take(&mut self.pppoe);
+        self.one_metric_each(&mut addresses, &mut pppoe);
+        self.pppoe = pppoe;
         (addresses, dhcp)
     }
 
@@ -143,17 +176,22 @@ impl Compiler<'_> {
 
     /// The kernel has one default route of a metric: of ports of one priority that of the first by name is what the machine's
     /// own connections go by. The gateway shares by the ports' priorities. A line that was found to lead nowhere comes last.
-    fn one_metric_each(&self, addresses: &mut [PortAddress]) {
-        let mut routes: Vec<_> = addresses.iter_mut().filter(|a| a.gateway.is_some()).collect();
-        routes.sort_by_key(|a| (a.gateway.map(|(_, metric)| metric), by_name(&a.port)));
+    fn one_metric_each(&self, addresses: &mut [PortAddress], pppoe: &mut [PppoeLine]) {
+        let fixed = addresses.iter_mut().filter_map(|a| {
+            let (_, metric) = a.gateway.as_mut()?;
+            Some((a.port.clone(), metric))
+        });
+        let dialed = pppoe.iter_mut().filter_map(|l| Some((l.port.clone(), l.metric.as_mut()?)));
+        let mut routes: Vec<(String, &mut u32)> = fixed.chain(dialed).collect();
+        routes.sort_by_key(|(port, metric)| (**metric, by_name(port)));
         let mut before: Option<u32> = None;
-        for a in routes {
-            let Some((gateway, metric)) = a.gateway else { continue };
-            let metric = before.map_or(metric, |last| metric.max(last.saturating_add(1)));
-            before = Some(metric);
+        for (port, metric) in routes {
+            *metric = before.map_or(*metric, |last| (*metric).max(last.saturating_add(1)));
+            before = Some(*metric);
             // The others keep theirs: a route that is set anew is not there for a moment.
-            let failed = if self.failed.contains(&a.port) { FAILED_METRIC } else { 0 };
-            a.gateway = Some((gateway, metric.saturating_add(failed)));
+            if self.failed.contains(&port) {
+                *metric = metric.saturating_add(FAILED_METRIC);
+            }
         }
     }
 
@@ -258,11 +296,20 @@ impl Compiler<'_> {
         if snat {
             t.insert("snat".into(), Value::Boolean(true));
         }
+        let ethernet = PppoeDevices::ethernet(device);
         for key in OWN_PORT_KEYS {
-            let own = self.base.port(device, vlan).and_then(|p| p.get(key));
+            // What frames have and what the session gives are of different devices.
+            if ethernet.is_some() && ["mac", "mtu", "addresses"].contains(&key) {
+                continue;
+            }
+            let own = self.base.port(ethernet.unwrap_or(device), vlan).and_then(|p| p.get(key));
             if let Some(v) = own.filter(|_| snat || !key.starts_with("snat")) {
                 t.insert(key.into(), v.clone());
             }
+        }
+        if ethernet.is_some() && role != Role::Mgmt {
+            // Few on the Internet hear of a smaller MTU than that of Ethernet.
+            t.insert("mss_clamp".into(), Value::Boolean(true));
         }
         t.retain(|key, _| self.excluded.without(&object, key).is_none());
         self.ports.push((name.to_owned(), device.to_owned(), role));

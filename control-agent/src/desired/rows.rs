@@ -28,6 +28,9 @@ rows! {
         priority: Option<i64>,
         weight: Option<i64>,
         bandwidth: Option<i64>,
+        /// For PPPoE.
+        username: String,
+        password: Secret,
     }
     Lan {
         #[serde(deserialize_with = "wire_field")]
@@ -194,8 +197,8 @@ fn some(text: String) -> Option<String> {
 
 impl From<wire::Wan> for Wan {
     fn from(w: wire::Wan) -> Wan {
-        let wire::Wan { ip_type, ip, mask, gateway, priority, weight, bandwidth, .. } = w;
-        Wan { ip_type, ip, mask, gateway, priority, weight, bandwidth }
+        let wire::Wan { ip_type, ip, mask, gateway, priority, weight, bandwidth, username, password, .. } = w;
+        Wan { ip_type, ip, mask, gateway, priority, weight, bandwidth, username, password }
     }
 }
 

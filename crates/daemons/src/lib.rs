@@ -110,6 +110,8 @@ struct Slot {
     restarts: u64,
     failures: u32,
     not_before: Option<Instant>,
+    /// The code with which it has ended last; none: by a signal, or not yet.
+    exit_code: Option<i32>,
     problem: String,
     /// It was asked and has not answered.
     unanswered: bool,
@@ -243,9 +245,13 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(name) else { return false };
         let Some(child) = &mut slot.child else { return false };
         let why = match child.try_wait() {
-            Ok(Some(status)) => format!("it has ended ({})", how(status)),
+            Ok(Some(status)) => {
+                slot.exit_code = status.code();
+                format!("it has ended ({})", how(status))
+            }
             _ => match slot.hangs_for_good(Instant::now()) {
                 Some(why) => {
+                    slot.exit_code = None;
                     slot.kill();
                     why
                 }
@@ -255,6 +261,11 @@ impl Supervisor {
         tracing::warn!(daemon = name, why, "a daemon has ended");
         slot.ended(&why);
         true
+    }
+
+    /// The code with which it has ended last by itself; `None`: by a signal, or it never has.
+    pub fn exit_code(&self, name: &str) -> Option<i32> {
+        self.slots.get(name).and_then(|s| s.exit_code)
     }
 
     /// Whether it has answered a question. One that goes on without an answer is ended in

@@ -70,6 +70,16 @@ fn one_that_ends_at_its_start_is_named() {
     assert!(daemons.slots["shell"].not_before.is_some_and(|at| at > Instant::now()));
 }
 
+#[test]
+fn the_code_of_an_end_is_known() {
+    let dir = tempfile::tempdir().expect("dir");
+    let unit = shell(dir.path(), "> $0/ready; sleep 0.1; exit 19");
+    let mut daemons = Supervisor::default();
+    assert!(daemons.start_if_due(&unit) && daemons.exit_code("shell").is_none());
+    within("its end is noticed", || daemons.notice_end("shell"));
+    assert_eq!(daemons.exit_code("shell"), Some(19));
+}
+
 /// One that was left behind is ended; a process that has its number by chance is not.
 #[test]
 fn what_was_left_behind_is_ended() {

@@ -4,7 +4,8 @@
 //! A [`service`] owns them. It alone needs privileges: FRR's daemons begin as root, and zebra keeps `CAP_SYS_ADMIN`. It takes
 //! typed settings on a socket ([`Client`]), makes `frr.conf`, has FRR's own checker read it, has FRR's own reload apply
 //! what differs, starts daemons that have ended, and answers with a [`Status`]. It takes no line of configuration, no
-//! file and no program from anybody. It owns keepalived the same way, which gives a virtual address to one of two devices.
+//! file and no program from anybody. It owns keepalived the same way, which gives a virtual address to one of two devices, and pppd, which
+//! dials lines to the Internet.
 //!
 //! ```
 //! use sag_frr::{Bgp, Neighbor, Settings, Side};
@@ -39,6 +40,7 @@ mod client;
 mod daemons;
 mod keepalived;
 mod observe;
+mod pppoe;
 mod render;
 pub mod service;
 mod settings;
@@ -48,13 +50,22 @@ mod tools;
 mod vty;
 
 pub use client::{CONTROL, Client, ClientError, PLACE, place};
-pub use settings::{Authentication, Bgp, Interface, Key, Neighbor, Ospf, Settings, Side, Vrrp};
-pub use status::{Daemon, Installed, Neighbor as NeighborState, Problem, RouteCount, Status, VrrpState};
+pub use settings::{
+    Authentication, Bgp, Interface, Key, Neighbor, Ospf, PppoeDevices, PppoeLine, Settings, Side, Vrrp,
+};
+pub use status::{
+    Daemon, Installed, Neighbor as NeighborState, PppoeState, Problem, RouteCount, Status, VrrpState,
+};
 pub use takeover::Sessions;
 
 use std::path::Path;
 
-/// What is installed of FRR on this machine, and which packages are missing.
+/// What is installed of FRR on this machine, and which packages are missing. Of PPPoE the service knows.
 pub fn installed() -> Installed {
     tools::installed(Path::new(tools::FRR_DIR))
+}
+
+/// Whether pppd is installed. Whether it can be used is known to the service, which asks the kernel.
+pub fn has_pppd() -> bool {
+    pppoe::is_installed()
 }

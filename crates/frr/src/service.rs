@@ -20,6 +20,7 @@ use crate::client::{CONTROL, MAX_LINE, Request};
 use crate::daemons::{Daemons, needed};
 use crate::keepalived::Keepalived;
 use crate::observe::{first_silent, observe};
+use crate::pppoe::Pppoe;
 use crate::render::{Forwarding, Owner, Rendered, checked, render};
 use crate::settings::Settings;
 use crate::status::{Installed, Problem, Status};
@@ -147,6 +148,7 @@ pub fn run(options: &Options, gateway: &dyn Fn() -> Option<Sessions>) -> Result<
     service.unswept = service.daemons.end_leftovers().then(|| Instant::now() + UNSWEPT);
     service.keepalived.end_leftover();
     service.serve(&listener, options.with_parent, &stop, gateway);
+    service.pppoe.end();
     service.keepalived.end();
     service.daemons.end_all();
     for file in [socket, dir.join("frr.conf")] {
@@ -171,6 +173,7 @@ struct Service {
     wanted: Settings,
     daemons: Daemons,
     keepalived: Keepalived,
+    pppoe: Pppoe,
     takeover: Takeover,
     ask_at: Instant,
     /// What the daemons have; none: not known.
@@ -203,6 +206,7 @@ impl Service {
             wanted: Settings::default(),
             daemons: Daemons::new(Path::new(FRR_DIR), places, FRR_USER),
             keepalived: Keepalived::new(places),
+            pppoe: Pppoe::new(places),
             takeover: Takeover::default(),
             ask_at: now,
             applied: None,
@@ -278,6 +282,7 @@ impl Service {
     fn set(&mut self, settings: Settings) {
         // Now it is known what is needed.
         self.unswept = self.unswept.map(|_| Instant::now());
+        self.pppoe.set(&settings.pppoe);
         if settings != self.wanted {
             self.wanted = settings;
             self.plan = None;
@@ -289,9 +294,13 @@ impl Service {
         let needed = self.plan.as_ref().map(|(s, ..)| needed(s)).unwrap_or_default();
         self.status.version.clone_from(&self.version);
         self.status.installed = self.installed();
+        let obstacle = self.pppoe.obstacle();
+        self.status.installed.pppoe = obstacle.is_empty();
+        obstacle.clone_into(&mut self.status.installed.pppoe_obstacle);
         self.status.daemons = self.daemons.status(&needed);
         self.status.daemons.extend(self.keepalived.daemon());
         self.status.vrrp = self.keepalived.status();
+        self.status.pppoe = self.pppoe.status();
         self.status.problems.clone_from(&self.refused);
         let unapplied = self.unapplied.iter().map(|why| Problem {
             object: "the configuration of FRR".to_owned(),
@@ -300,6 +309,7 @@ impl Service {
         });
         self.status.problems.extend(unapplied);
         self.status.problems.extend(self.keepalived.problem().cloned());
+        self.status.problems.extend(self.pppoe.problems());
         &self.status
     }
 
@@ -309,6 +319,7 @@ impl Service {
 
     /// One round: what shall be is compared with what is.
     fn round(&mut self) {
+        self.pppoe.round();
         self.keepalived.round(self.wanted.vrrp.as_ref(), self.takeover.obstacle());
         let forwarding = forwarding();
         if self.plan.as_ref().is_none_or(|(_, at, _)| *at != forwarding) && Instant::now() >= self.retry_at {

@@ -19,6 +19,55 @@ pub struct Settings {
     pub bfd: bool,
     /// A virtual address that another device has when this one is gone (RFC 5798).
     pub vrrp: Option<Vrrp>,
+    /// Lines to the Internet by PPPoE.
+    pub pppoe: Vec<PppoeLine>,
+}
+
+/// A line to the Internet by PPPoE (RFC 2516).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PppoeLine {
+    /// The port, for messages.
+    pub port: String,
+    /// The Ethernet device behind which the access concentrator is.
+    pub device: String,
+    /// The name by which the subscriber is known.
+    pub user: String,
+    /// The password that belongs to it.
+    pub password: Key,
+    /// Metric of the default route in the kernel; none: there is no default route by it.
+    pub metric: Option<u32>,
+}
+
+/// The devices of a line beside its Ethernet device, by which their names are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PppoeDevices {
+    /// The gateway's port.
+    pub port: String,
+    /// The other end of the port.
+    pub link: String,
+    /// pppd's device, while there is a session.
+    pub session: String,
+}
+
+/// The longest name of a network device, in bytes.
+const IFNAMSIZ: usize = 15;
+const PORT_PREFIX: &str = "ppp-";
+
+impl PppoeDevices {
+    /// Those of an Ethernet device; `None`: its name is longer than 11 bytes.
+    pub fn of(device: &str) -> Option<PppoeDevices> {
+        let fits = !device.is_empty() && device.len() + PORT_PREFIX.len() <= IFNAMSIZ;
+        fits.then(|| PppoeDevices {
+            port: format!("{PORT_PREFIX}{device}"),
+            link: format!("ppl-{device}"),
+            session: format!("pps-{device}"),
+        })
+    }
+
+    /// The Ethernet device of a port's device, if the port is one of PPPoE.
+    pub fn ethernet(port: &str) -> Option<&str> {
+        port.strip_prefix(PORT_PREFIX)
+    }
 }
 
 /// A virtual address of a LAN port.
@@ -44,7 +93,7 @@ impl Settings {
 
     /// Whether nothing at all is to be done.
     pub fn is_idle(&self) -> bool {
-        self.is_off() && self.vrrp.is_none()
+        self.is_off() && self.vrrp.is_none() && self.pppoe.is_empty()
     }
 }
 

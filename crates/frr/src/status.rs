@@ -24,6 +24,8 @@ pub struct Status {
     pub routes: Vec<RouteCount>,
     /// The virtual address.
     pub vrrp: Option<VrrpState>,
+    /// Lines to the Internet by PPPoE.
+    pub pppoe: Vec<PppoeState>,
     /// What is not in force, and why.
     pub problems: Vec<Problem>,
 }
@@ -55,6 +57,34 @@ impl VrrpState {
     }
 }
 
+/// State of a line by PPPoE.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PppoeState {
+    /// The port.
+    pub port: String,
+    /// The gateway's device.
+    pub device: String,
+    /// The Ethernet device.
+    pub ethernet: String,
+    /// Whether there is a session.
+    pub up: bool,
+    /// The own address; empty: none.
+    pub address: String,
+    /// The access concentrator's address; empty: none.
+    pub peer: String,
+    /// IP bytes that both ends take; none: no session.
+    pub mtu: Option<u32>,
+    /// Seconds since the session began.
+    pub since: Option<u64>,
+    /// Sessions so far.
+    pub sessions: u64,
+    /// Seconds until the next attempt.
+    pub next_attempt: Option<u64>,
+    /// Why there is no session; empty: there is one, or the first attempt goes on.
+    pub problem: String,
+}
+
 /// What is installed of FRR.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -67,6 +97,10 @@ pub struct Installed {
     pub vrrp: bool,
     /// Packages that are missing for BGP and OSPF.
     pub missing: Vec<String>,
+    /// Lines by PPPoE can be had.
+    pub pppoe: bool,
+    /// Why not; empty: they can.
+    pub pppoe_obstacle: String,
 }
 
 /// A neighbor of BGP or OSPF.

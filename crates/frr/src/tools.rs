@@ -14,6 +14,7 @@ use crate::status::Installed;
 /// Where Debian and Ubuntu have the daemons.
 pub(crate) const FRR_DIR: &str = "/usr/lib/frr";
 pub(crate) const KEEPALIVED: &str = "/usr/sbin/keepalived";
+pub(crate) const PPPD: &str = "/usr/sbin/pppd";
 const VTYSH: &str = "/usr/bin/vtysh";
 const RELOAD: &str = "/usr/lib/frr/frr-reload.py";
 /// A tool that takes longer is ended; with a full table the reload takes seconds.
@@ -32,7 +33,13 @@ pub(crate) fn installed(frr_dir: &Path) -> Installed {
         missing.push("frr-pythontools".to_owned());
     }
     let vrrp = Path::new(KEEPALIVED).exists();
-    Installed { bgp: base && tools && has("bgpd"), ospf: base && tools && has("ospfd"), vrrp, missing }
+    Installed {
+        bgp: base && tools && has("bgpd"),
+        ospf: base && tools && has("ospfd"),
+        vrrp,
+        missing,
+        ..Installed::default()
+    }
 }
 
 /// The folders of one set of daemons.

@@ -6,10 +6,12 @@
 use crate::error::{Error, Result};
 use crate::route::PROTOCOL_CONFIG;
 use crate::socket::Requester;
-use crate::wire::{self, attributes, ip, text, u8_at, u32_at};
+use crate::wire::{self, attributes, ip, mac, text, u8_at, u32_at};
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use sag_model::MacAddr;
+use std::net::IpAddr;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -21,6 +23,14 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_CARRIER: u16 = 33;
 const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const ADDR_GEN_MODE_EUI64: u8 = 0;
+const ADDR_GEN_MODE_NONE: u8 = 1;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
 const IFA_PROTO: u16 = 11;
 
 /// A device as far as its owner keeps it.
@@ -32,6 +42,8 @@ pub struct Device {
     pub name: String,
     /// What `ip link set … alias` says; empty: nothing.
     pub alias: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddr>,
     /// IP bytes that it carries.
     pub mtu: u32,
     /// Administratively up.
@@ -51,6 +63,8 @@ pub struct DeviceChange<'c> {
     pub up: Option<bool>,
     /// The carrier of a device that a program plays.
     pub carrier: Option<bool>,
+    /// Whether the kernel gives the device a link-local address when it comes up.
+    pub link_local: Option<bool>,
 }
 
 /// Changes devices in the network namespace in which it was opened. Needs `CAP_NET_ADMIN`.
@@ -96,9 +110,30 @@ impl DeviceEditor {
         if let Some(carrier) = change.carrier {
             list.push((IFLA_CARRIER, vec![u8::from(carrier)]));
         }
+        if let Some(makes) = change.link_local {
+            let mode = if makes { ADDR_GEN_MODE_EUI64 } else { ADDR_GEN_MODE_NONE };
+            let inet6 = wire::attribute_bytes(&[(IFLA_INET6_ADDR_GEN_MODE, vec![mode])]);
+            list.push((IFLA_AF_SPEC, wire::attribute_bytes(&[(libc::AF_INET6 as u16, inet6)])));
+        }
         let head = link_header(ifindex, change.up);
         let message = |seq| wire::request(RTM_NEWLINK, NLM_F_ACK, &head, &list, seq);
         self.requester.change("change device", None, ifindex, message, &[])
+    }
+
+    /// Makes a pair of Ethernet devices, each of which receives what the other sends (veth(4)); both are down.
+    ///
+    /// # Errors
+    /// [`Error`]: no privilege, a device has that name already, or the kernel has no veth.
+    pub fn add_veth(&mut self, name: &str, peer: &str) -> Result<()> {
+        let named = |name: &str| (libc::IFLA_IFNAME, wire::zero_terminated(name));
+        let mut other = link_header(0, None).to_vec();
+        other.extend(wire::attribute_bytes(&[named(peer)]));
+        let data = wire::attribute_bytes(&[(VETH_INFO_PEER, other)]);
+        let info = wire::attribute_bytes(&[(IFLA_INFO_KIND, b"veth".to_vec()), (IFLA_INFO_DATA, data)]);
+        let list = [named(name), (IFLA_LINKINFO, info)];
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let message = |seq| wire::request(RTM_NEWLINK, flags, &link_header(0, None), &list, seq);
+        self.requester.change("add a pair of devices", None, 0, message, &[])
     }
 
     /// Deletes a device.
@@ -120,6 +155,23 @@ impl DeviceEditor {
         let dump = |seq| wire::request(RTM_GETADDR, NLM_F_DUMP, &[0; 8], &[], seq);
         self.requester
             .request("addresses", dump, |message| out.extend(address(message)))?
+            .map_err(|source| Error::Dump { what: "addresses", source })?;
+        Ok(out)
+    }
+
+    /// The two ends of each point-to-point address of a device: this one and the other.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be read.
+    pub fn point_to_point(&mut self, ifindex: u32) -> Result<Vec<(IpAddr, IpAddr)>> {
+        let mut out = Vec::new();
+        let dump = |seq| wire::request(RTM_GETADDR, NLM_F_DUMP, &[0; 8], &[], seq);
+        self.requester
+            .request("addresses", dump, |message| {
+                out.extend(
+                    ends(message).filter(|(of, ..)| *of == ifindex).map(|(_, here, there)| (here, there)),
+                );
+            })?
             .map_err(|source| Error::Dump { what: "addresses", source })?;
         Ok(out)
     }
@@ -164,6 +216,7 @@ fn device(message: wire::Message<'_>) -> Option<Device> {
         ifindex: u32_at(head, 4)?,
         name: String::new(),
         alias: String::new(),
+        mac: None,
         mtu: 0,
         up: flags & libc::IFF_UP as u32 != 0,
         carrier: false,
@@ -172,6 +225,7 @@ fn device(message: wire::Message<'_>) -> Option<Device> {
         match kind {
             libc::IFLA_IFNAME => out.name = text(value),
             IFLA_IFALIAS => out.alias = text(value),
+            libc::IFLA_ADDRESS => out.mac = mac(value).map(MacAddr),
             libc::IFLA_MTU => out.mtu = u32_at(value, 0)?,
             IFLA_CARRIER => out.carrier = u8_at(value, 0)? != 0,
             _ => {}
@@ -194,6 +248,21 @@ fn address(message: wire::Message<'_>) -> Option<(u32, IpNet, bool)> {
     }
     let net = IpNet::new(local.or(addr)?, head[1]).ok()?;
     Some((u32_at(head, 4)?, net, own))
+}
+
+/// Interface and ends of a point-to-point address.
+fn ends(message: wire::Message<'_>) -> Option<(u32, IpAddr, IpAddr)> {
+    let head = message.payload.get(..8).filter(|_| message.kind == RTM_NEWADDR)?;
+    let (mut here, mut there) = (None, None);
+    for (kind, value) in attributes(message.payload.get(8..)?) {
+        match kind {
+            libc::IFA_LOCAL => here = ip(value),
+            libc::IFA_ADDRESS => there = ip(value),
+            _ => {}
+        }
+    }
+    let (here, there) = (here?, there?);
+    (here != there).then_some((u32_at(head, 4)?, here, there))
 }
 
 fn address_message(kind: u16, flags: u16, ifindex: u32, net: IpNet, seq: u32) -> Vec<u8> {

@@ -1,13 +1,14 @@
-//! [`Editor`]: sets and removes addresses and default routes of an interface.
+//! [`Editor`]: sets and removes addresses, neighbours and default routes of an interface.
 
 use crate::error::Result;
 use crate::request;
 use crate::socket::Requester;
 use ipnet::Ipv4Net;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use std::net::{IpAddr, Ipv4Addr};
+use sag_model::MacAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Changes IPv4 addresses and default routes in the network namespace in which it was opened. Needs
+/// Changes addresses, neighbours and IPv4 default routes in the network namespace in which it was opened. Needs
 /// `CAP_NET_ADMIN`. Adding what exists and removing what does not are no errors.
 pub struct Editor {
     requester: Requester,
@@ -40,6 +41,65 @@ impl Editor {
         self.change("remove address", ifindex, address.addr(), &[libc::EADDRNOTAVAIL], |seq| {
             request::set_address(ifindex, address, false, seq)
         })
+    }
+
+    /// Adds a point-to-point address: `peer` is at the other end of the link.
+    ///
+    /// # Errors
+    /// [`crate::Error`]: no privilege, no such interface, or another refusal of the kernel.
+    pub fn add_peer_address(&mut self, ifindex: u32, local: Ipv4Addr, peer: Ipv4Addr) -> Result<()> {
+        self.change("add address", ifindex, local, &[], |seq| {
+            request::set_peer_address(ifindex, local, peer, true, seq)
+        })
+    }
+
+    /// Removes a point-to-point address.
+    ///
+    /// # Errors
+    /// [`crate::Error`]: no privilege, or another refusal of the kernel.
+    pub fn remove_peer_address(&mut self, ifindex: u32, local: Ipv4Addr, peer: Ipv4Addr) -> Result<()> {
+        let harmless = [libc::EADDRNOTAVAIL, libc::ENODEV];
+        self.change("remove address", ifindex, local, &harmless, |seq| {
+            request::set_peer_address(ifindex, local, peer, false, seq)
+        })
+    }
+
+    /// Says once and for all which Ethernet address a neighbour has. An entry that is there stays as it is.
+    ///
+    /// # Errors
+    /// [`crate::Error`]: no privilege, no such interface, or another refusal of the kernel.
+    pub fn add_neighbor(&mut self, ifindex: u32, ip: IpAddr, mac: MacAddr) -> Result<()> {
+        let message = |seq| request::permanent_neighbor(ifindex, ip, mac, seq);
+        self.requester.change("add neighbour", Some(ip), ifindex, message, &[libc::EEXIST])
+    }
+
+    /// Forgets a neighbour.
+    ///
+    /// # Errors
+    /// [`crate::Error`]: no privilege, or another refusal of the kernel.
+    pub fn remove_neighbor(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
+        let message = |seq| request::delete_neighbor(ifindex, ip, seq);
+        let harmless = [libc::ENOENT, libc::ENODEV, libc::ENXIO];
+        self.requester.change("remove neighbour", Some(ip), ifindex, message, &harmless)
+    }
+
+    /// Adds a link-local address that nobody else on the link has: no duplicate is looked for.
+    ///
+    /// # Errors
+    /// [`crate::Error`]: no privilege, no such interface, or another refusal of the kernel.
+    pub fn add_link_local(&mut self, ifindex: u32, address: Ipv6Addr) -> Result<()> {
+        let message = |seq| request::set_link_local(ifindex, address, true, seq);
+        self.requester.change("add address", Some(address.into()), ifindex, message, &[libc::EEXIST])
+    }
+
+    /// Removes a link-local address.
+    ///
+    /// # Errors
+    /// [`crate::Error`]: no privilege, or another refusal of the kernel.
+    pub fn remove_link_local(&mut self, ifindex: u32, address: Ipv6Addr) -> Result<()> {
+        let message = |seq| request::set_link_local(ifindex, address, false, seq);
+        let harmless = [libc::EADDRNOTAVAIL, libc::ENODEV];
+        self.requester.change("remove address", Some(address.into()), ifindex, message, &harmless)
     }
 
     /// Adds a default route through a gateway; of several the lowest metric wins.

@@ -50,6 +50,7 @@ mod error;
 mod managed;
 mod mirror;
 mod reading;
+mod redirects;
 mod request;
 mod route;
 mod route_table;
@@ -66,6 +67,7 @@ pub use devices::{Device, DeviceChange, DeviceEditor};
 pub use editor::Editor;
 pub use error::{Error, Result};
 pub use mirror::Mirror;
+pub use redirects::{LinkHeader, Redirects};
 pub use route::{
     Nexthop, NexthopObject, NexthopTarget, PROTOCOL_CONFIG, Route, RouteAttributes, RouteKind, RouteProtocol,
     RouteRef, RouterPreference, Table,

@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -13,7 +13,8 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::net::{IpAddr, Ipv4Addr};
+use sag_model::MacAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const RTM_GETNEXTHOP: u16 = 106;
 
@@ -136,6 +137,54 @@ pub(crate) fn set_address(ifindex: u32, address: Ipv4Net, add: bool, seq: u32) -
     } else {
         bytes(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK, seq)
     }
+}
+
+/// Adds (or replaces) or removes an IPv4 point-to-point address.
+pub(crate) fn set_peer_address(
+    ifindex: u32,
+    local: Ipv4Addr,
+    peer: Ipv4Addr,
+    add: bool,
+    seq: u32,
+) -> Vec<u8> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 32;
+    message.header.index = ifindex;
+    message.attributes.push(AddressAttribute::Local(IpAddr::V4(local)));
+    message.attributes.push(AddressAttribute::Address(IpAddr::V4(peer)));
+    if add {
+        bytes(RouteNetlinkMessage::NewAddress(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, seq)
+    } else {
+        bytes(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK, seq)
+    }
+}
+
+/// Adds or removes an IPv6 link-local address, of which no duplicate is looked for.
+pub(crate) fn set_link_local(ifindex: u32, address: Ipv6Addr, add: bool, seq: u32) -> Vec<u8> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.prefix_len = 64;
+    message.header.index = ifindex;
+    message.attributes.push(AddressAttribute::Address(IpAddr::V6(address)));
+    if add {
+        message.header.scope = AddressScope::Link;
+        message.header.flags = AddressHeaderFlags::Nodad;
+        bytes(RouteNetlinkMessage::NewAddress(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, seq)
+    } else {
+        bytes(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK, seq)
+    }
+}
+
+/// Adds a neighbour entry that needs no resolution, if there is none.
+pub(crate) fn permanent_neighbor(ifindex: u32, ip: IpAddr, mac: MacAddr, seq: u32) -> Vec<u8> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(ip.is_ipv4());
+    message.header.ifindex = ifindex;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::Destination(ip.into()));
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    bytes(RouteNetlinkMessage::NewNeighbour(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, seq)
 }
 
 /// Adds or removes an IPv4 default route.

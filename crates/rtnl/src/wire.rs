@@ -84,6 +84,25 @@ pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
+/// A name as an attribute has it.
+pub(crate) fn zero_terminated(text: &str) -> Vec<u8> {
+    let mut out = text.as_bytes().to_vec();
+    out.push(0);
+    out
+}
+
+/// Attributes by type and value, one behind the other: what is nested in another one.
+pub(crate) fn attribute_bytes(attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (kind, value) in attributes {
+        out.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+        out.extend_from_slice(&kind.to_ne_bytes());
+        out.extend_from_slice(value);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    out
+}
+
 /// A request: a header, the message's own head, attributes by type and value.
 pub(crate) fn request(
     kind: u16,
@@ -93,12 +112,7 @@ pub(crate) fn request(
     seq: u32,
 ) -> Vec<u8> {
     let mut body = head.to_vec();
-    for (kind, value) in attributes {
-        body.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
-        body.extend_from_slice(&kind.to_ne_bytes());
-        body.extend_from_slice(value);
-        body.resize(body.len().next_multiple_of(4), 0);
-    }
+    body.extend(attribute_bytes(attributes));
     let mut out = Vec::with_capacity(16 + body.len());
     out.extend_from_slice(&(16 + body.len() as u32).to_ne_bytes());
     out.extend_from_slice(&kind.to_ne_bytes());

@@ -62,7 +62,7 @@ pub enum Program {
     },
     /// The cloud API: files and TCP.
     Cloud,
-    /// The routing service, with FRR's daemons and tools, which it runs.
+    /// The routing service, with FRR's daemons and tools, keepalived and pppd, which it runs.
     Routing,
 }
 

@@ -63,7 +63,7 @@ const OLDER: &[c_long] = &[];
 
 /// Running other programs.
 const EXECUTE: &[c_long] = calls! { SYS_execve SYS_execveat };
-/// What DHCP clients and FRR's daemons do: other users and groups, a root of their own, sessions.
+/// What DHCP clients, FRR's daemons and pppd do: other users and groups, a root of their own, sessions.
 const CHILDREN: &[c_long] = calls! {
     SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid SYS_setresgid SYS_setgroups SYS_setpgid SYS_setsid
     SYS_capset SYS_chroot SYS_sethostname SYS_setpriority SYS_setfsuid SYS_setfsgid SYS_personality
@@ -74,14 +74,21 @@ const CHILDREN_OLDER: &[c_long] = calls! { SYS_fork SYS_vfork SYS_mknod };
 #[cfg(not(target_arch = "x86_64"))]
 const CHILDREN_OLDER: &[c_long] = &[];
 
+/// PPP over something, as PPPoE.
+const AF_PPPOX: i32 = 24;
+
 /// Kinds of sockets.
 fn domains(program: Program) -> &'static [i32] {
     match program {
         Program::Gateway => {
             &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_XDP]
         }
-        Program::Agent { .. } | Program::Routing => {
+        Program::Agent { .. } => {
             &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET]
+        }
+        // PPPoX is pppd's, for PPPoE.
+        Program::Routing => {
+            &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, AF_PPPOX]
         }
         // The C library looks for the addresses of the machine by netlink before it resolves a name.
         Program::Cloud => &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK],

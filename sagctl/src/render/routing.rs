@@ -5,14 +5,19 @@ use crate::units::{exact, span};
 use sag_frr::Status;
 use std::fmt::Write as _;
 
-/// Daemons, the virtual address, neighbors, routes by their source, and what is not in force.
+/// Daemons, the virtual address, lines by PPPoE, neighbors, routes by their source, and what is not in force.
 pub fn routing(status: &Status, page: &Page) -> String {
     let mut out = String::new();
-    if status.daemons.is_empty() {
+    if status.daemons.is_empty() && status.pppoe.is_empty() {
         out.push_str("no routing protocol is in use\n");
     }
-    let parts =
-        [daemons(status, page), virtual_address(status, page), neighbors(status, page), routes(status, page)];
+    let parts = [
+        daemons(status, page),
+        virtual_address(status, page),
+        lines(status, page),
+        neighbors(status, page),
+        routes(status, page),
+    ];
     for part in parts.into_iter().flatten() {
         if !out.is_empty() {
             out.push('\n');
@@ -74,6 +79,39 @@ fn virtual_address(status: &Status, page: &Page) -> Option<String> {
         let _ = writeln!(text, "it may not have the address: {}", v.obstacle);
     }
     Some(text)
+}
+
+fn lines(status: &Status, page: &Page) -> Option<String> {
+    let mut table = Table::new([
+        Column::text("PPPOE"),
+        Column::text("STATE"),
+        Column::number("FOR").rank(1),
+        Column::text("ADDRESS"),
+        Column::text("PEER").rank(2),
+        Column::number("MTU").rank(3),
+        Column::text("DEVICE").rank(4),
+        Column::number("SESSIONS").rank(5),
+        Column::number("NEXT ATTEMPT").rank(6),
+    ]);
+    for l in &status.pppoe {
+        let state = match (l.up, l.next_attempt) {
+            (true, _) => Cell::from("up").paint(Paint::Good),
+            (false, Some(_)) => Cell::from("waits").paint(Paint::Bad),
+            (false, None) => Cell::from("down").paint(Paint::Bad),
+        };
+        table.row([
+            Cell::from(format!("port {}", l.port)),
+            state,
+            l.since.map_or_else(String::new, span).into(),
+            l.address.as_str().into(),
+            l.peer.as_str().into(),
+            l.mtu.map_or_else(String::new, |m| m.to_string()).into(),
+            format!("{} over {}", l.device, l.ethernet).into(),
+            exact(l.sessions).into(),
+            l.next_attempt.map_or_else(String::new, span).into(),
+        ]);
+    }
+    (!status.pppoe.is_empty()).then(|| table.render(page))
 }
 
 fn neighbors(status: &Status, page: &Page) -> Option<String> {

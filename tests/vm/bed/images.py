@@ -29,12 +29,13 @@ UBUNTU_KEYS = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 # What is in a guest beside the essential packages.
 PACKAGES = (
     "systemd", "systemd-sysv", "udev", "dbus", "kmod", "busybox-static",
-    "python3", "procps", "iproute2", "iputils-ping", "ethtool", "bpftool",
+    "python3", "procps", "iproute2", "iputils-ping", "ethtool", "bpftool", "ppp", "pppoe", "tcpdump",
 )  # fmt: skip
 # Modules that the tests use; those that these need come with them.
 MODULES = (
     "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "crc32c_generic", "crc32c_intel",
     "autofs4", "binfmt_misc", "e1000e", "vmxnet3", "veth", "8021q", "bonding", "bridge", "macvlan", "vrf", "tun",
+    "ppp_generic", "pppoe", "ppp_async", "sch_ingress", "cls_matchall", "act_vlan", "act_mirred",
 )  # fmt: skip
 
 

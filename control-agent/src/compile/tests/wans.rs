@@ -132,3 +132,68 @@ fn tunnels_end_at_the_first_wan_port_that_frames_can_pass() {
     assert_eq!(local([-1, 10, 10], &all), "203.0.4.2", "it does not forward");
     assert_eq!(local([10, 10, 10], &[]), "203.0.0.2", "none is better than the first");
 }
+
+/// The gateway's port is the device that the routing service makes in place of the Ethernet device.
+#[test]
+fn a_line_that_is_dialed() {
+    let base =
+        Base::from_toml(&BASE.replace("device = \"eth0\"", "device = \"eth0\"\nmtu = 1400")).expect("base");
+    let (mut more, wires) = several_wans([10, 10, 10]);
+    let dialed = |priority: i64| json!({"IPType": "PPPOE", "Username": "p12", "Password": "secret", "Priority": priority, "Bandwidth": 100});
+    more["Wan"]["0"] = dialed(10);
+    let desired_of = |more: &serde_json::Value| desired(document(more.clone())).expect("read");
+    let c = compile(&desired_of(&more), &base, &wires, &BTreeMap::new(), None).expect("compiles");
+    let config = sag_model::config::parse(&c.text, "t").expect("right").config;
+    let port = |name: &str| config.ports.iter().find(|p| p.name == name).unwrap();
+    assert_eq!((port("0").device.as_str(), port("0").mss_clamp, port("0").mtu), ("ppp-eth0", true, None));
+    assert_eq!((port("4").device.as_str(), port("4").mss_clamp), ("eth4", false));
+    let [line] = &c.routing.pppoe[..] else { panic!("{:?}", c.routing) };
+    assert_eq!((line.port.as_str(), line.device.as_str(), line.user.as_str()), ("0", "eth0", "p12"));
+    assert_eq!(line.password.expose(), "secret");
+    assert!(!format!("{c:?}").contains("secret") && !c.text.contains("secret"));
+    // Of one priority, the first by name has the best metric, whether it is dialed or not.
+    let metrics = |c: &Compiled| -> Vec<(String, u32)> {
+        let fixed = c.addresses.iter().filter_map(|a| Some((a.port.clone(), a.gateway?.1)));
+        let dialed = c.routing.pppoe.iter().filter_map(|l| Some((l.port.clone(), l.metric?)));
+        let mut all: Vec<_> = fixed.chain(dialed).collect();
+        all.sort_by_key(|(_, metric)| *metric);
+        all
+    };
+    let of = |list: [(&str, u32); 3]| list.map(|(port, metric)| (port.to_owned(), metric)).to_vec();
+    assert_eq!(metrics(&c), of([("0", 10), ("4", 11), ("10", 12)]));
+    more["Wan"]["0"] = dialed(30);
+    let later = compile(&desired_of(&more), &base, &wires, &BTreeMap::new(), None).expect("compiles");
+    assert_eq!(metrics(&later), of([("4", 10), ("10", 11), ("0", 30)]));
+
+    // A gateway that has started with what is in force here knows the Ethernet device by the name of the port's.
+    let again = Base::from_toml(&c.text).expect("base");
+    let wired =
+        compile(&desired_of(&more), &again, &BTreeMap::new(), &BTreeMap::new(), None).expect("compiles");
+    assert_eq!(wired.routing.pppoe[0].device, "eth0");
+    // Its opposite.
+    more["Wan"]["0"] = json!({"IPType": "DHCP"});
+    let c = compile(&desired_of(&more), &again, &BTreeMap::new(), &BTreeMap::new(), None).expect("compiles");
+    assert!(c.routing.pppoe.is_empty() && c.dhcp == ["eth0"]);
+    assert!(c.text.contains("device = \"eth0\"") && !c.text.contains("ppp-"), "{}", c.text);
+
+    // Priority -1: the session stays, nothing is forwarded, and there is no default route.
+    more["Wan"]["0"] = dialed(-1);
+    let c = compile(&desired_of(&more), &base, &wires, &BTreeMap::new(), None).expect("compiles");
+    let config = sag_model::config::parse(&c.text, "t").expect("right").config;
+    let port = config.ports.iter().find(|p| p.name == "0").unwrap();
+    assert_eq!((port.role, port.device.as_str()), (Role::Mgmt, "ppp-eth0"));
+    assert_eq!(c.routing.pppoe[0].metric, None);
+}
+
+#[test]
+fn a_line_whose_device_has_too_long_a_name() {
+    let (mut more, mut wires) = several_wans([10, 10, 10]);
+    wires.insert("0".to_owned(), Wiring { device: "enp130s0f0np0".into(), role: None });
+    more["Wan"]["0"] = json!({"IPType": "PPPOE", "Username": "p12", "Password": "secret"});
+    let desired = desired(document(more)).expect("read");
+    let base = Base::from_toml(BASE).expect("base");
+    let c = compile(&desired, &base, &wires, &BTreeMap::new(), None).expect("compiles");
+    assert!(c.routing.pppoe.is_empty());
+    let said: Vec<String> = c.deviations.iter().map(ToString::to_string).collect();
+    assert!(said.iter().any(|d| d.contains("port 0") && d.contains("rename the device")), "{said:?}");
+}

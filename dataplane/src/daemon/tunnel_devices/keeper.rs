@@ -166,6 +166,7 @@ impl Keeper {
                 ifindex,
                 name: w.name.clone(),
                 alias: w.alias(),
+                mac: None,
                 mtu: 0,
                 up: false,
                 carrier: true,
@@ -178,6 +179,7 @@ impl Keeper {
             mtu: (d.mtu != u32::from(w.mtu)).then_some(w.mtu.into()),
             up: (!d.up).then_some(true),
             carrier: (d.carrier != w.up || !d.up).then_some(w.up),
+            link_local: None,
         };
         let failed = |error: sag_rtnl::Error| error.to_string();
         if change != DeviceChange::default() {
