@@ -190,6 +190,13 @@ def test_the_box_itself_answers_by_the_line_of_the_question(gw_with, lab, wire, 
         assert " 3 received" in lab.pop.run(ping, check=False).stdout
         astray = [p for p in map(Ether, wan.drain()) if (IP in p or IPv6 in p) and p[IP if IP in p else IPv6].dst == client]
         assert not astray
+        # Network managers remove rules and routes that they do not know.
+        for priority in (32764, 32765):
+            lab.gw.run(["ip", *flag, "rule", "del", "from", own, "pref", priority])
+        lab.gw.run(["ip", *flag, "route", "flush", "table", "23042"])
+        within(8, "the rule is there again", lambda: f"from {own} lookup 23042" in rules())
+        assert "default" in lab.gw.run(["ip", *flag, "route", "show", "table", "23042"]).stdout
+        assert " 3 received" in lab.pop.run(ping, check=False).stdout
     finally:
         lab.gw.run(["ip", *flag, "route", "del", *second.split()])
         lab.pop.run(["ip", "addr", "del", f"{client}/{32 if family == 4 else 128}", "dev", "lo"])

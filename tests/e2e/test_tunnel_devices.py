@@ -270,6 +270,16 @@ def test_routes_of_the_file_are_in_the_kernels_table(gw_changed, far, lab, accou
         assert lab.gw.ping(FAR[family]) >= 4, "a host behind the far end"
         lan = {4: "192.0.2.1", 6: "2001:db8:1::1"}[family]
         assert far.site.ping(lan) == 5, "from there the gateway's address in its LAN"
+    # Whoever removes them, or takes the device for another's, has them back.
+    for family in (4, 6):
+        lab.gw.ip(f"-{family} route flush proto 91")
+    assert listed() == ["", ""]
+    within(10, "both are back", lambda: all(f"{FAR_NET[f]} dev pop1" in listed()[i] for i, f in enumerate((4, 6))))
+    lab.gw.ip("link set pop1 alias another")
+    lab.gw.ip("link set pop1 down")
+    within(3, "up again", lambda: "UP" in device(lab.gw, "pop1")["flags"])
+    assert "alias sag-vcpe tunnel pop1" in lab.gw.ip("link show pop1").stdout
+    within(3, "its routes, too", lambda: all(f"{FAR_NET[f]} dev pop1" in listed()[i] for i, f in enumerate((4, 6))))
     gw.kill()
     assert all(FAR_NET[f] in listed()[i] for i, f in enumerate((4, 6))), "they stay without the daemon"
     # What the predecessor has left goes if it is not in the file any more.

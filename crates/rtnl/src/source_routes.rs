@@ -83,16 +83,38 @@ impl SourceRoutes {
     /// [`Error`] if the kernel cannot be read.
     pub fn open() -> Result<SourceRoutes> {
         let mut requester = Requester::open(NETLINK_ROUTE)?;
-        let (mut rules, mut has_rules) = (BTreeSet::new(), [true; 2]);
-        for v6 in [false, true] {
-            let dump = |seq| request(RTM_GETRULE, NLM_F_DUMP, &rule_header(v6, 0), &[], seq);
-            match requester.request("rules", dump, |message| rules.extend(own_rule(message)))? {
-                Ok(()) => {}
-                Err(e) if is_without_rules(&e) => has_rules[usize::from(v6)] = false,
-                Err(source) => return Err(Error::Dump { what: "rules", source }),
+        let (rules, has_rules) = read_rules(&mut requester)?;
+        Ok(SourceRoutes { requester, rules, has_rules, routes: BTreeSet::new() })
+    }
+
+    /// Reads again which rules there are. True: somebody else has removed some; the next [`set`](SourceRoutes::set) makes them
+    /// again, with their routes, which may have gone as well.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be read.
+    pub fn reread(&mut self) -> Result<bool> {
+        let (rules, _) = read_rules(&mut self.requester)?;
+        let lacks_some = !self.rules.is_subset(&rules);
+        self.rules = rules;
+        if lacks_some {
+            self.routes.clear();
+        }
+        Ok(lacks_some)
+    }
+
+    /// Removes all, of earlier processes too, and default routes to which no rule leads any more.
+    ///
+    /// # Errors
+    /// [`Error`]: as of [`set`](SourceRoutes::set).
+    pub fn remove_all(&mut self) -> Result<()> {
+        self.set(&BTreeSet::new())?;
+        let has_rules = self.has_rules;
+        for v6 in [false, true].into_iter().filter(|v6| has_rules[usize::from(*v6)]) {
+            for line in 0..=u32::from(u8::MAX) {
+                self.remove_route(v6, FIRST_TABLE + line, None)?;
             }
         }
-        Ok(SourceRoutes { requester, rules, has_rules, routes: BTreeSet::new() })
+        Ok(())
     }
 
     /// Whether there are none.
@@ -165,18 +187,37 @@ impl SourceRoutes {
         {
             return Ok(());
         }
+        self.remove_route(v6, gone.table, Some(gone.from))
+    }
+
+    /// Removes the default route of a table, if it is one of ours.
+    fn remove_route(&mut self, v6: bool, table: u32, of: Option<IpAddr>) -> Result<()> {
         let delete = |seq| {
-            let table = vec![(libc::RTA_TABLE, gone.table.to_ne_bytes().to_vec())];
-            let head = route_header(v6, libc::RT_SCOPE_NOWHERE, 0, 0);
+            let table = vec![(libc::RTA_TABLE, table.to_ne_bytes().to_vec())];
+            let head = route_header(v6, libc::RT_SCOPE_NOWHERE, PROTOCOL, 0);
             request(RTM_DELROUTE, NLM_F_ACK, &head, &table, seq)
         };
-        self.requester.change("remove the default route for", Some(gone.from), 0, delete, &[libc::ESRCH])
+        self.requester.change("remove the default route for", of, 0, delete, &[libc::ESRCH, libc::ENOENT])
     }
 
     /// The links have changed: routes may have gone with them.
     pub fn forget_routes(&mut self) {
         self.routes.clear();
     }
+}
+
+/// The rules with the protocol number above, and which families have rules at all.
+fn read_rules(requester: &mut Requester) -> Result<(BTreeSet<Rule>, [bool; 2])> {
+    let (mut rules, mut has_rules) = (BTreeSet::new(), [true; 2]);
+    for v6 in [false, true] {
+        let dump = |seq| request(RTM_GETRULE, NLM_F_DUMP, &rule_header(v6, 0), &[], seq);
+        match requester.request("rules", dump, |message| rules.extend(own_rule(message)))? {
+            Ok(()) => {}
+            Err(e) if is_without_rules(&e) => has_rules[usize::from(v6)] = false,
+            Err(source) => return Err(Error::Dump { what: "rules", source }),
+        }
+    }
+    Ok((rules, has_rules))
 }
 
 /// What a kernel without policy routing says when its rules are asked for: of one family, or of both.

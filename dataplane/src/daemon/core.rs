@@ -144,6 +144,9 @@ impl Daemon {
         if self.publisher.is_live() && self.timers.attachments.is_due() {
             self.repair_attachments();
         }
+        if self.timers.source_rules.is_due() && self.kernel.lacks_source_routes() {
+            self.set_source_routes(true);
+        }
         if self.publisher.is_live() && self.timers.maps.is_due() {
             self.repair_maps();
             self.telemetry.repairs.repair_pins(&self.publisher.gateway);

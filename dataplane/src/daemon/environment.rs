@@ -101,10 +101,9 @@ pub fn remove(d: &Dataplane) -> Result<()> {
 /// Removes the rules by which the kernel answers by the line of the question.
 fn remove_source_routes() -> Result<()> {
     let mut routes = SourceRoutes::open().context("cannot read the kernel's rules (netlink)")?;
-    if !routes.is_empty() {
-        routes
-            .set(&BTreeSet::new())
-            .context("cannot remove the kernel's rules for answers of the box itself")?;
+    let had_some = !routes.is_empty();
+    routes.remove_all().context("cannot remove the kernel's rules for answers of the box itself")?;
+    if had_some {
         println!("removed the rules for answers of the box itself");
     }
     Ok(())

@@ -122,6 +122,23 @@ impl KernelView {
         self.source_routes_error = error;
     }
 
+    /// Whether somebody else has removed rules that [`KernelView::set_source_routes`] has made, as network managers do at their
+    /// start.
+    pub fn lacks_source_routes(&mut self) -> bool {
+        let Some(source_routes) = self.source_routes.as_mut().filter(|s| !s.is_empty()) else { return false };
+        let lacks_some = source_routes.reread().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the kernel's rules are not known");
+            false
+        });
+        if lacks_some {
+            tracing::warn!(
+                event = "source-rules-lost",
+                "rules for answers of the box itself were removed from outside; made again"
+            );
+        }
+        lacks_some
+    }
+
     /// Whether the kernel has announced anything about a link since the last call.
     pub fn take_link_notices(&mut self) -> bool {
         let now = self.mirror.link_notices();

@@ -37,6 +37,8 @@ pub struct Timers {
     pub neighbors: Interval,
     /// XDP's maps are compared with what they should contain, and pins with those that were made.
     pub maps: Interval,
+    /// The kernel's rules are compared with what they should be.
+    pub source_rules: Interval,
     /// Devices are asked whether they still have the XDP program: detaching a link is not announced by netlink.
     pub attachments: Interval,
     /// Drops of the flood guard are looked at.
@@ -55,6 +57,7 @@ impl Default for Timers {
             port_requests: Interval::new(Duration::from_millis(50)),
             neighbors: Interval::new(Duration::from_secs(15)),
             maps: Interval::new(Duration::from_secs(1)),
+            source_rules: Interval::new(Duration::from_secs(5)),
             attachments: Interval::new(Duration::from_millis(250)),
             floods: Interval::new(super::floods::INTERVAL),
             syn_cookies: Interval::new(Duration::from_millis(250)),

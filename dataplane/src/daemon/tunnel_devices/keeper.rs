@@ -144,14 +144,15 @@ impl Keeper {
         there: Option<&Device>,
         changed: &mut dyn FnMut(Change),
     ) -> Result<(), String> {
-        if let Some(d) = there.filter(|d| !d.alias.starts_with(ALIAS)) {
+        let is_open = |ifindex| self.open.get(&w.name).is_some_and(|o| o.ifindex == ifindex);
+        // One that is open is ours, whatever alias somebody has given it.
+        if let Some(d) = there.filter(|d| !d.alias.starts_with(ALIAS) && !is_open(d.ifindex)) {
             return Err(format!(
                 "there is a device {} that is none of the gateway's; rename one of the two",
                 d.name
             ));
         }
         let mut there = there.cloned();
-        let is_open = |ifindex| self.open.get(&w.name).is_some_and(|o| o.ifindex == ifindex);
         if !there.as_ref().is_some_and(|d| is_open(d.ifindex)) {
             let adopted = self.adopt(w, there.as_ref(), changed);
             let ifindex = match adopted {

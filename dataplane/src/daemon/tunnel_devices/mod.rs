@@ -29,6 +29,9 @@ use std::time::Duration;
 
 /// What could not be done is tried again after this time.
 const RETRY: Duration = Duration::from_millis(500);
+/// What others have changed is set again after this time, if the kernel says nothing of it: of routes that were removed, and
+/// names that were changed.
+const REPAIR: Duration = Duration::from_secs(5);
 /// Notices of the kernel within this time are looked at once.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -180,10 +183,12 @@ fn run(
     let mut wanted = Vec::new();
     let mut before = Problems::new();
     loop {
-        let message = if before.is_empty() {
+        let message = if !before.is_empty() {
+            inbox.recv_timeout(RETRY)
+        } else if wanted.is_empty() && routes.wanted.is_empty() {
             inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
-            inbox.recv_timeout(RETRY)
+            inbox.recv_timeout(REPAIR)
         };
         match message {
             Ok(Message::Keep(new)) => wanted = new,
@@ -196,7 +201,7 @@ fn run(
                 notice.store(false, Ordering::Relaxed);
                 routes.look();
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => routes.look(),
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let problems = keeper.keep(&wanted, &mut |change| say(change));
