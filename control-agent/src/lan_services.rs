@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use sag_dnsmasq::{Dns, Places, Problem, Serves, Service, Settings, Upstream};
+use sag_dnsmasq::{Dns, Places, Problem, Serves, Service, Settings, Upstream, VirtualRouter};
 use sag_rtnl::{Scope, Tables};
 use sag_southbound::{Capability, Deviation, Effect};
 
@@ -50,8 +50,18 @@ impl LanServer {
     }
 
     /// Has the LANs be served as the configuration says.
-    pub fn set(&mut self, compiled: &LanServices, config: &Config, tables: Option<&Tables>) {
-        let (settings, unmatched) = complete(compiled, config, tables);
+    /// `router`: an address that one of two gateways has, and its device.
+    pub fn set(
+        &mut self,
+        compiled: &LanServices,
+        config: &Config,
+        tables: Option<&Tables>,
+        router: Option<(String, Ipv4Addr)>,
+    ) {
+        let (mut settings, unmatched) = complete(compiled, config, tables);
+        if !settings.is_off() {
+            settings.virtual_router = router.map(|(device, address)| VirtualRouter { device, address });
+        }
         self.unmatched = unmatched;
         self.service.set(settings);
     }
@@ -134,6 +144,7 @@ fn complete(compiled: &LanServices, config: &Config, tables: Option<&Tables>) ->
         reservations: local.reservations.clone(),
         ping: local.ping,
         local_ports: local_ports(Path::new("/proc/sys/net/ipv4/ip_local_port_range")),
+        virtual_router: None,
     };
     (if settings.is_off() { Settings::default() } else { settings }, unmatched)
 }

@@ -5,7 +5,7 @@
 //! root starts before it gives its privileges up; that one ends with the agent.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -207,6 +207,14 @@ impl Routing {
             of_daemon
         }));
         out
+    }
+
+    /// The virtual address, with its device, if keepalived sees to it that a device has it.
+    pub fn virtual_router(&self) -> Option<(String, Ipv4Addr)> {
+        let state = self.state();
+        let vrrp = state.wanted.vrrp.as_ref()?;
+        let has_service = !self.is_off && (self.service.is_some() || Client::new(&self.dir).is_there());
+        (has_service && sag_frr::installed().vrrp).then(|| (vrrp.device.clone(), vrrp.address))
     }
 
     /// Whether this device forwards for its branch: the other one does while that has their virtual address.

@@ -10,6 +10,7 @@ import pytest
 from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
+from harness.lan import leased
 from harness.routers import Keepalived, Vrrp, program
 from test_routing import routing, routing_services
 
@@ -31,7 +32,7 @@ def branch(lab, gateway, place, tmp_path_factory):
         cloud.start()
         sag, sn = cloud.gateway()
         agent = Agent(lab, cloud, sag, sn)
-        agent.sections = f'[routing]\ndir = "{place}"\n'
+        agent.sections = f'[routing]\ndir = "{place}"\n[lan]\nping = false\n'
         agent.start()
         it = Branch(lab, cloud, agent, sag, sn)
         within(10, "first contact", it.in_force, agent.tail)
@@ -89,6 +90,19 @@ def test_a_virtual_address_moves(branch, place, daemons, lab):
     within(3, "nothing is left", lambda: not has(lab) and not routing(branch, place)["Daemons"], log)
     assert task()["State"] == "Succeed"
     within(3, "the device is active by itself", lambda: main() == branch.sn, log)
+
+
+def test_hosts_by_dhcp_go_by_the_virtual_address(branch, lab, tmp_path):
+    """It is their router and DNS server, so that they go on by the other device, and none of them gets it."""
+    program("dnsmasq", "/usr/sbin/dnsmasq")
+    lan = dict(PortName="1", IP=A.GW_LAN_A[4], Mask="255.255.255.192", StartIp=VIRTUAL, EndIp="192.0.2.7", Lease="5")
+    given = lambda: [leased(lab.lan1, "eth0", tmp_path).get(key) for key in ("ip", "router", "dns")]
+    branch.device("ModifySagLan", IPType="DHCP", **lan)
+    branch.device("ModifySagHa", Mode="STATIC", PortName="1", VirtualIp=VIRTUAL)
+    within(15, "they are told", lambda: given() == ["192.0.2.7", VIRTUAL, VIRTUAL], branch.agent.tail)
+    branch.device("ModifySagHa", Mode="NONE")
+    within(15, "the port's own", lambda: given()[1:] == [A.GW_LAN_A[4]] * 2, branch.agent.tail)
+    branch.device("ModifySagLan", IPType="STATIC", PortName="1", IP=A.GW_LAN_A[4], Mask="255.255.255.192")
 
 
 def speaker(place):

@@ -34,7 +34,9 @@ mod status;
 pub use leases::Lease;
 pub use place::{PLACE, STATUS, place};
 pub use service::{Places, Service};
-pub use settings::{Dns, Forward, Port, Range, Reservation, Serves, Settings, Upstream, is_mac, is_name};
+pub use settings::{
+    Dns, Forward, Port, Range, Reservation, Serves, Settings, Upstream, VirtualRouter, is_mac, is_name,
+};
 pub use status::{Domain, PortStatus, Problem, Status};
 
 use std::path::{Path, PathBuf};

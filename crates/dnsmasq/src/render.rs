@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::leases::MAX_LEASES;
-use crate::settings::{Dns, Range, Serves, Settings, Upstream, is_device, is_mac, is_name};
+use crate::settings::{Dns, Range, Serves, Settings, Upstream, VirtualRouter, is_device, is_mac, is_name};
 use crate::status::Problem;
 
 /// Names that are remembered, and queries that wait for an answer.
@@ -145,15 +145,34 @@ fn addresses(settings: &Settings, files: &Files<'_>, line: &mut impl FnMut(&str)
     }
     for p in &settings.ports {
         match &p.serves {
-            Some(Serves::Range(Range { network, first, last, minutes })) => {
-                line(&format!("dhcp-range={first},{last},{},{minutes}m", network.netmask()));
-            }
+            Some(Serves::Range(range)) => range_of(settings, &p.device, range, line),
             Some(Serves::Relay { local, servers }) => {
                 for server in servers {
                     line(&format!("dhcp-relay={local},{server}"));
                 }
             }
             None => line(&format!("no-dhcpv4-interface={}", p.device)),
+        }
+    }
+}
+
+/// The range of a port, whose hosts go by the virtual address if it has one: the port's own goes with this gateway.
+fn range_of(settings: &Settings, device: &str, range: &Range, line: &mut impl FnMut(&str)) {
+    let of_port = |v: &&VirtualRouter| v.device == device && range.network.contains(&v.address);
+    let router = settings.virtual_router.as_ref().filter(of_port).map(|v| v.address);
+    let parts = range.without(router);
+    if parts.is_empty() {
+        return line(&format!("no-dhcpv4-interface={device}"));
+    }
+    for (first, last) in parts {
+        let (mask, minutes) = (range.network.netmask(), range.minutes);
+        line(&format!("dhcp-range={first},{last},{mask},{minutes}m"));
+    }
+    // A request has the name of its device as a tag.
+    if let Some(router) = router {
+        line(&format!("dhcp-option=tag:{device},option:router,{router}"));
+        if settings.dns.is_some() {
+            line(&format!("dhcp-option=tag:{device},option:dns-server,{router}"));
         }
     }
 }

@@ -51,7 +51,54 @@ fn everything() -> Settings {
         ],
         ping: true,
         local_ports: Some((32768, 60999)),
+        virtual_router: Some(VirtualRouter {
+            device: "lan-a".into(),
+            address: "10.1.0.254".parse().expect("address"),
+        }),
     }
+}
+
+/// Lines about the addresses of the first port, with this address of two gateways.
+fn with_virtual_router(device: &str, address: &str) -> Vec<String> {
+    let mut settings = everything();
+    settings.virtual_router =
+        Some(VirtualRouter { device: device.into(), address: address.parse().expect("address") });
+    let all = files_in(Path::new("/run/x"), &settings).main;
+    let about = |l: &&str| {
+        l.starts_with("dhcp-range=10.")
+            || l.starts_with("dhcp-option=")
+            || l.starts_with("no-dhcpv4-interface=lan-a")
+    };
+    all.lines().filter(about).map(str::to_owned).collect()
+}
+
+/// Hosts go by it and ask it for names, and none gets it.
+#[test]
+fn a_virtual_address_is_the_router_of_its_port() {
+    let options =
+        |a: &str| ["router", "dns-server"].map(|what| format!("dhcp-option=tag:lan-a,option:{what},{a}"));
+    let part = |first: &str, last: &str| format!("dhcp-range={first},{last},255.255.255.0,60m");
+    let [router, dns] = options("10.1.0.254");
+    assert_eq!(with_virtual_router("lan-a", "10.1.0.254"), [part("10.1.0.1", "10.1.0.253"), router, dns]);
+    let [router, dns] = options("10.1.0.6");
+    assert_eq!(
+        with_virtual_router("lan-a", "10.1.0.6"),
+        [part("10.1.0.1", "10.1.0.5"), part("10.1.0.7", "10.1.0.254"), router, dns]
+    );
+    let whole = part("10.1.0.1", "10.1.0.254");
+    for (device, address) in [("lan-b", "10.1.0.6"), ("lan-a", "10.7.0.6")] {
+        assert_eq!(with_virtual_router(device, address), [whole.as_str()], "another port or network");
+    }
+}
+
+#[test]
+fn a_range_of_the_virtual_address_alone_serves_nobody() {
+    let mut settings = everything();
+    let only = "10.1.0.254".parse().ok();
+    let range = Range::new("10.1.0.1/24".parse().expect("net"), only, only, 60).expect("range");
+    settings.ports[0].serves = Some(Serves::Range(range));
+    let all = files_in(Path::new("/run/x"), &settings).main;
+    assert!(all.contains("\nno-dhcpv4-interface=lan-a\n") && !all.contains("dhcp-range=10.1."), "{all}");
 }
 
 fn files_in(dir: &Path, settings: &Settings) -> Rendered {
@@ -93,7 +140,9 @@ dhcp-hostsfile=/x/hosts
 dhcp-name-match=set:wpad,wpad
 dhcp-ignore-names=tag:wpad
 domain=branch.example
-dhcp-range=10.1.0.1,10.1.0.254,255.255.255.0,60m
+dhcp-range=10.1.0.1,10.1.0.253,255.255.255.0,60m
+dhcp-option=tag:lan-a,option:router,10.1.0.254
+dhcp-option=tag:lan-a,option:dns-server,10.1.0.254
 dhcp-relay=10.4.0.1,10.9.0.1
 dhcp-relay=10.4.0.1,10.9.0.2
 no-dhcpv4-interface=lan-c.7

@@ -20,6 +20,17 @@ pub struct Settings {
     pub ping: bool,
     /// Source ports of queries to DNS servers; none: any.
     pub local_ports: Option<(u16, u16)>,
+    /// An address that this gateway or another one has.
+    pub virtual_router: Option<VirtualRouter>,
+}
+
+/// An address of a LAN port that one of two gateways has (RFC 5798): its hosts go by that one, and none gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualRouter {
+    /// The network device of the port.
+    pub device: String,
+    /// The address.
+    pub address: Ipv4Addr,
 }
 
 impl Settings {
@@ -71,6 +82,19 @@ pub struct Range {
 }
 
 impl Range {
+    /// First and last address of what is left of it without this one.
+    pub(crate) fn without(&self, address: Option<Ipv4Addr>) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let Some(address) = address.filter(|a| (self.first..=self.last).contains(a)) else {
+            return vec![(self.first, self.last)];
+        };
+        let number = u32::from(address);
+        let parts = [
+            (self.first < address).then(|| (self.first, Ipv4Addr::from(number.wrapping_sub(1)))),
+            (address < self.last).then(|| (Ipv4Addr::from(number.wrapping_add(1)), self.last)),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+
     /// Addresses of the network of a port; those that are not given are the first and the last one that a host can have. The
     /// daemon leaves out the port's own.
     ///
