@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use sag_dnsmasq::{Dns, Places, Problem, Serves, Service, Settings, Upstream, VirtualRouter};
+use sag_dnsmasq::{
+    Dns, Places, Port, Problem, Reservation, Serves, Service, Settings, Upstream, VirtualRouter,
+};
 use sag_rtnl::{Scope, Tables};
 use sag_southbound::{Capability, Deviation, Effect};
 
@@ -130,6 +132,10 @@ fn complete(compiled: &LanServices, config: &Config, tables: Option<&Tables>) ->
             }
         }
     }
+    if let Some(tables) = tables {
+        unmatched.extend(own_servers(compiled, tables));
+    }
+    unmatched.extend(homeless(&local.reservations, &ports));
     let serves_hosts = ports.iter().any(|p| p.advertises || matches!(p.serves, Some(Serves::Range(_))));
     let upstream = || match compiled.servers.is_empty() {
         true => Upstream::File(dns::file(&config.resolv_conf)),
@@ -147,6 +153,36 @@ fn complete(compiled: &LanServices, config: &Config, tables: Option<&Tables>) ->
         virtual_router: None,
     };
     (if settings.is_off() { Settings::default() } else { settings }, unmatched)
+}
+
+/// DNS servers that are this machine itself: dnsmasq leaves them out, or it would ask itself.
+fn own_servers(compiled: &LanServices, tables: &Tables) -> Vec<Problem> {
+    let of = |section: &str, object: &str, servers: &[IpAddr]| -> Vec<Problem> {
+        let own = servers.iter().filter(|s| tables.addresses().any(|a| a.addr == **s));
+        let why = |s: &IpAddr| format!("{s} is an address of the gateway itself; name another server");
+        own.map(|s| Problem::new(section, object, why(s))).collect()
+    };
+    let mut out = of("Dns", "DNS servers", &compiled.servers);
+    for f in &compiled.forwards {
+        out.extend(of("DnsForwards", &format!("DNS servers of {}", f.domain), &f.servers));
+    }
+    out
+}
+
+/// Reservations that no host can get, while any port has a DHCP server.
+fn homeless(reservations: &[Reservation], ports: &[Port]) -> Vec<Problem> {
+    let network = |p: &Port| match &p.serves {
+        Some(Serves::Range(range)) => Some(range.network),
+        _ => None,
+    };
+    let networks: Vec<_> = ports.iter().filter_map(network).collect();
+    let has_none =
+        |r: &&Reservation| !networks.is_empty() && !networks.iter().any(|n| n.contains(&r.address));
+    let why = |r: &Reservation| {
+        format!("{} is in no network of a port with a DHCP server; correct [lan] of agent.toml", r.address)
+    };
+    let problem = |r: &Reservation| Problem::new("Lan", format!("reservation for {}", r.mac), why(r));
+    reservations.iter().filter(has_none).map(problem).collect()
 }
 
 /// The first IPv4 address of a device.

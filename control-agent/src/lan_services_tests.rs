@@ -93,6 +93,41 @@ fn relays_and_advertisements_of_the_devices_own_file() {
     assert_eq!(named[1..], ["DHCP server of port 1", "DHCP relay of port 1"]);
 }
 
+/// dnsmasq leaves both out without a word.
+#[test]
+fn own_servers_and_reservations_without_a_network_are_named() {
+    let dir = tempfile::tempdir().expect("dir");
+    let reservation = |mac: &str, address: &str| {
+        format!("[[lan.reservation]]\nmac = \"02:00:00:00:00:{mac}\"\naddress = \"{address}\"\n")
+    };
+    let more = reservation("01", "192.0.2.9") + &reservation("02", "10.9.9.9");
+    let config = config(dir.path(), &more);
+    let ip = |text: &str| -> IpAddr { text.parse().expect("ip") };
+    let forward = |domain: &str, server: &str| Forward {
+        id: "f".into(),
+        domain: domain.into(),
+        servers: vec![ip(server)],
+        device: None,
+    };
+    let own = LanServices {
+        servers: vec![ip("192.0.2.53"), ip("10.4.0.1")],
+        forwards: vec![forward("a.example", "2001:db8::1"), forward("b.example", "192.0.2.54")],
+        ..compiled()
+    };
+    let (_, unmatched) = complete(&own, &config, Some(&tables()));
+    let named: Vec<(&str, &str)> =
+        unmatched.iter().map(|p| (p.section.as_str(), p.object.as_str())).collect();
+    assert_eq!(
+        named,
+        [
+            ("Dns", "DNS servers"),
+            ("DnsForwards", "DNS servers of a.example"),
+            ("Lan", "reservation for 02:00:00:00:00:02"),
+        ]
+    );
+    assert!(unmatched[0].reason.starts_with("10.4.0.1 is an address of the gateway itself"), "{unmatched:?}");
+}
+
 #[test]
 fn a_device_says_what_it_lacks() {
     let dir = tempfile::tempdir().expect("dir");
@@ -102,11 +137,11 @@ fn a_device_says_what_it_lacks() {
     );
     let mut server = LanServer::new(&config);
     assert_eq!((server.capabilities(), may_run(&config)), (Vec::new(), false));
-    server.set(&compiled(), &config, None);
+    server.set(&compiled(), &config, None, None);
     assert!(server.tend());
     let deviations: Vec<String> = server.deviations().iter().map(ToString::to_string).collect();
     assert_eq!(deviations, ["DHCP server of port 1 is left out: agent.toml says [lan] mode = \"off\""]);
-    server.set(&LanServices::default(), &config, None);
+    server.set(&LanServices::default(), &config, None, None);
     assert!(server.tend() && server.deviations().is_empty());
 }
 
