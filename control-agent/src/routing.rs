@@ -196,7 +196,11 @@ impl Routing {
             effect: Some(Effect::LeftOut),
             reason,
         };
-        out.extend(state.status.problems.iter().map(|p| deviation(p, section)));
+        // The service says the same a moment later, and until then nothing is in force that is wrong in itself.
+        let told = &state.status.problems;
+        let mut known = sag_frr::unusable(&state.wanted);
+        known.retain(|k| !told.iter().any(|p| p.object == k.object));
+        out.extend(told.iter().chain(&known).map(|p| deviation(p, section)));
         let daemons = state.status.daemons.iter().filter(|d| !d.is_well());
         out.extend(daemons.map(|d| {
             let why = if d.problem.is_empty() { "it does not run yet" } else { &d.problem };

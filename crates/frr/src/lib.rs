@@ -60,6 +60,11 @@ pub use takeover::Sessions;
 
 use std::path::Path;
 
+/// What of the settings cannot be put in force, as far as they show it themselves: known before the service has seen them.
+pub fn unusable(settings: &Settings) -> Vec<Problem> {
+    render::checked(settings).1
+}
+
 /// What is installed of FRR on this machine, and which packages are missing. Of PPPoE the service knows.
 pub fn installed() -> Installed {
     tools::installed(Path::new(tools::FRR_DIR))

@@ -259,4 +259,5 @@ fn a_link_local_neighbor_is_refused_by_name() {
     assert_eq!(good.bgp.expect("BGP").neighbors.len(), 3);
     assert_eq!(problems.len(), 1);
     assert!(problems[0].reason.contains("fe80::9 is link-local"), "{problems:?}");
+    assert_eq!(crate::unusable(&settings), problems, "the agent knows before the service does");
 }
