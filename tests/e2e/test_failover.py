@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from harness.failover import Connections, Keepalived, Probe, power_off, power_on
-from harness.pair import CLIENT, Pair
+from harness.failover import VIRTUAL_MAC, Connections, Keepalived, Probe, power_off, power_on
+from harness.pair import CLIENT, SERVER, Pair
 from harness.waiting import within
 
 pytestmark = pytest.mark.sag
@@ -15,16 +15,21 @@ INTERVAL = 0.3
 OUTAGE = 3 * INTERVAL + 1.0
 
 
-@pytest.fixture
-def pair():
+@pytest.fixture(params=[False, True], ids=["addresses", "virtual routers"])
+def pair(request):
     with contextlib.ExitStack() as stack:
         made = Pair()
         stack.callback(made.down)
         for member in made.members:
             member.start()
-            member.keepalived = Keepalived(member, INTERVAL, f"{made.sagctl} --socket {member.run_dir}/vcpe.sock ha --check")
+            member.keepalived = Keepalived(member, INTERVAL, f"{made.sagctl} --socket {member.run_dir}/vcpe.sock ha --check", virtual=request.param)
             stack.callback(member.keepalived.end)
         within(10, "both gateways have everything", lambda: all(in_sync(m) for m in made.members))
+        if request.param:
+            # The client has the routers' Ethernet addresses once and for all, and its IPv6 router by its link-local address.
+            made.client.ip(f"-6 route replace {SERVER[6]} via fe80::1 dev br0")
+            for router, family in (("10.1.0.1", 4), ("fe80::1", 6), ("fd01::1", 6)):
+                made.client.ip(f"neigh replace {router} lladdr {VIRTUAL_MAC[family]} dev br0 nud permanent")
         for member in made.members:
             member.keepalived.start()
         within(5, "the first one is the master", made.a.keepalived.is_master, made.a.keepalived.said)

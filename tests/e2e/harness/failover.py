@@ -45,6 +45,53 @@ vrrp_instance pair {{
 {notify}
 }}
 """
+# With Ethernet addresses of their own: a virtual router of each family, which move together.
+VIRTUAL_CONF = """
+global_defs {{
+    vrrp_version 3
+    vrrp_priority -20
+    router_id {name}
+    script_user root
+}}
+{check}
+vrrp_sync_group pair {{
+    group {{
+        four
+        six
+    }}
+    track_interface {{
+        wan
+    }}
+{track}
+}}
+vrrp_instance four {{
+    state BACKUP
+    interface lan
+    use_vmac sag-vrrp4
+    virtual_router_id 1
+    priority {priority}
+    advert_int {interval}
+    virtual_ipaddress {{
+        10.1.0.1/32
+    }}
+    virtual_ipaddress_excluded {{
+        {others}
+    }}
+}}
+vrrp_instance six {{
+    state BACKUP
+    interface lan
+    use_vmac sag-vrrp6
+    virtual_router_id 1
+    priority {priority}
+    advert_int {interval}
+    virtual_ipaddress {{
+        fe80::1/64
+        fd01::1/64 noprefixroute
+    }}
+}}
+"""
+VIRTUAL_MAC = {4: "00:00:5e:00:01:01", 6: "00:00:5e:00:02:01"}
 CHECK = """
 vrrp_script ready {{
     script "{command}"
@@ -56,6 +103,7 @@ vrrp_script ready {{
 """
 # The address by which a gateway speaks VRRP.
 OWN = {"a": "10.1.0.2/24", "b": "10.1.0.3/24"}
+OWN6 = {"a": "fd01::2/64", "b": "fd01::3/64"}
 PRIORITY = {"a": 254, "b": 253}
 # Datagrams of the flow that measures the time without answers.
 EVERY = 0.002
@@ -64,14 +112,14 @@ EVERY = 0.002
 class Keepalived:
     """keepalived of one gateway. `check`: the command that says whether it may have the addresses."""
 
-    def __init__(self, member: Member, interval: float, check: str = "", notify: str = "") -> None:
+    def __init__(self, member: Member, interval: float, check: str = "", notify: str = "", virtual: bool = False) -> None:
         self.member, self.folder = member, member.run_dir
         self.folder.mkdir(parents=True, exist_ok=True)
         self.conf = self.folder / "keepalived.conf"
         first, *lan = SHARED["lan"]
-        others = [f"{a} dev lan" for a in lan] + [f"{a} dev wan" for a in SHARED["wan"]]
+        others = [f"{a} dev lan" for a in lan if not virtual] + [f"{a} dev wan" for a in SHARED["wan"]]
         self.conf.write_text(
-            CONF.format(
+            (VIRTUAL_CONF if virtual else CONF).format(
                 name=member.name, priority=PRIORITY[member.name], interval=interval, first=first,
                 check=CHECK.format(command=check) if check else "", track="    track_script {\n        ready\n    }" if check else "",
                 others="\n        ".join(others), notify=notify,
@@ -81,6 +129,7 @@ class Keepalived:
 
     def start(self) -> None:
         self.member.ns.ip(f"addr replace {OWN[self.member.name]} dev lan")
+        self.member.ns.ip(f"addr replace {OWN6[self.member.name]} dev lan nodad")
         command = [program("keepalived", "/usr/sbin/keepalived"), "-f", self.conf, "-n", "-l", "-D", "-P"]
         command += ["-p", self.folder / "keepalived.pid", "-r", self.folder / "vrrp.pid"]
         self.log = open(self.folder / "keepalived.log", "ab")

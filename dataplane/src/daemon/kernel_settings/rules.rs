@@ -34,7 +34,7 @@ impl Target {
 
 /// What is wanted, in the order in which it is written: whoever learns routes by router advertisements must be told to go
 /// on (`accept_ra` 2) before the first device becomes a router's, or the kernel forgets them (`rt6_purge_dflt_routers`).
-pub const KEYS: [Key; 11] = [
+pub const KEYS: [Key; 14] = [
     GRO,
     HARDWARE_GRO,
     ACCEPT_RA,
@@ -43,6 +43,9 @@ pub const KEYS: [Key; 11] = [
     SEND_REDIRECTS,
     SOURCE_ROUTE,
     PROXY_ARP,
+    PROMOTE,
+    ARP_ANNOUNCE,
+    ARP_IGNORE,
     REDIRECTS6,
     FORWARDING4,
     FORWARDING6,
@@ -56,6 +59,12 @@ pub const REDIRECTS4: Key = Key::v4("accept_redirects");
 pub const SEND_REDIRECTS: Key = Key::v4("send_redirects");
 pub const SOURCE_ROUTE: Key = Key::v4("accept_source_route");
 pub const PROXY_ARP: Key = Key::v4("proxy_arp");
+/// Requests by ARP name an address of the device itself (2).
+pub const ARP_ANNOUNCE: Key = Key::v4("arp_announce");
+/// ARP is answered for addresses of the device itself alone (1).
+pub const ARP_IGNORE: Key = Key::v4("arp_ignore");
+/// Other addresses of a network stay when its first one is removed.
+pub const PROMOTE: Key = Key::v4("promote_secondaries");
 pub const REDIRECTS6: Key = Key::v6("accept_redirects");
 pub const FORWARDING4: Key = Key::v4("forwarding");
 pub const FORWARDING6: Key = Key::v6("forwarding");
@@ -85,6 +94,15 @@ pub fn wanted(
         FORWARDING6 => 1,
         RP_FILTER if t.place == Place::Above || before(RP_FILTER)?.max(rp_filter_all) != 1 => return None,
         RP_FILTER => 2,
+        // dhcpcd does not start without it, and may not write here itself.
+        PROMOTE if t.lan || t.place != Place::Port => return None,
+        PROMOTE => 1,
+        // Hosts would take the port's Ethernet address for that of a virtual router whose address is on a macvlan device, or
+        // that of another such device.
+        ARP_ANNOUNCE if !t.lan || t.place != Place::Port => return None,
+        ARP_ANNOUNCE => 2,
+        ARP_IGNORE if t.place != Place::Above => return None,
+        ARP_IGNORE => 1,
         ACCEPT_RA if t.lan => 0,
         ACCEPT_RA => {
             // A router accepts none unless this is 2.

@@ -101,6 +101,8 @@ fn ports_are_a_routers_and_all_is_put_back() {
     // What the provider's router says goes on to count; what a host of the branch says does not.
     assert_eq!((m.get(RA, "lan"), m.get(RA, "wan"), m.get(RA, "other")), (0, 2, 1));
     assert_eq!((m.get(FORWARDING6, "other"), m.get(RP, "other")), (0, 1));
+    let of = |leaf| (m.get(Key::v4(leaf), "lan"), m.get(Key::v4(leaf), "wan"));
+    assert_eq!((of("promote_secondaries"), of("arp_announce"), of("arp_ignore")), ((0, 1), (2, 0), (0, 0)));
     let row = |name: &str| report.settings[&2].iter().find(|r| r.name == name).unwrap().clone();
     let forwarding = row("net.ipv4.conf.lan.forwarding");
     assert_eq!((forwarding.value, forwarding.wanted, forwarding.before), (0, Some(0), Some(1)));
@@ -272,6 +274,11 @@ fn the_reverse_path_filter_is_loose_only_where_it_is_strict() {
         let ports = [port(2, "lan", true), above.clone()];
         m.keep(&mut keeper, &ports);
         assert_eq!((m.get(RP, "lan"), m.get(RP, "vrrp.1")), (want, device), "{device}, all {all}");
+        let arp = |leaf, name| m.get(Key::v4(leaf), name);
+        assert_eq!(
+            (arp("arp_ignore", "vrrp.1"), arp("arp_announce", "vrrp.1"), arp("arp_ignore", "lan")),
+            (1, 0, 0)
+        );
         // Nobody needs it any more.
         m.set(RP, "all", 0);
         m.keep(&mut keeper, &ports);
