@@ -6,7 +6,7 @@ mod sessions;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ipnet::Ipv4Net;
 use sag_model::Role;
 use sag_model::control::{self, PublicKey};
+use sag_rtnl::Scope;
 use sag_southbound::{Acceptance, AnnouncedLine, Announcement, Deviation, EPOCH_AHEAD, IdentityKey};
 use serde::{Deserialize, Serialize};
 
@@ -213,7 +214,8 @@ impl Applier {
         let present = self.present_addresses()?;
         self.watch_lines(&present);
         let peers = self.session_peers(&good.desired);
-        let base = self.base(status.pid)?.having(present).beside(peers);
+        let present6 = self.present_ipv6_addresses()?;
+        let base = self.base(status.pid)?.having(present, present6).beside(peers);
         let endpoint = self.endpoint(&good.desired, status.pid)?;
         let desired = self.within_lock(&good.desired);
         let compiled = compile(&desired, &base, &self.config.ports, health, endpoint.as_ref())
@@ -350,6 +352,18 @@ impl Applier {
         let Some(system) = &mut self.system else { return Ok(Vec::new()) };
         let tables = system.tables().map_err(|e| Fault::Unavailable(e.to_string()))?;
         Ok(addresses(present(tables)))
+    }
+
+    /// Global IPv6 addresses of this machine, by device.
+    fn present_ipv6_addresses(&mut self) -> Result<Vec<(String, Ipv6Addr)>, Fault> {
+        let Some(system) = &mut self.system else { return Ok(Vec::new()) };
+        let tables = system.tables().map_err(|e| Fault::Unavailable(e.to_string()))?;
+        let all = tables.addresses().filter(|a| a.scope == Scope::Global && a.usable());
+        let named = all.filter_map(|a| match (tables.link(a.ifindex), a.addr) {
+            (Some(link), IpAddr::V6(ip)) => Some((link.name.clone(), ip)),
+            _ => None,
+        });
+        Ok(named.collect())
     }
 
     /// The device by which packets to an address go into the network of the configuration in force.

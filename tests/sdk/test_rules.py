@@ -246,12 +246,15 @@ def test_health_and_publication(api):
     ]:
         api.refused("ModifyRouteDistributionStrategy", code, **{**modify, **wrong})
     api.call("DeleteRouteDistributionStrategy", **route)
+    # Of IPv6 likewise.
+    api.call("ModifyHealthCheck", SmartAGId=sag, HcInstanceId=hc, **{**HC_ALL, "SrcIpAddr": "2001:db8::1", "DstIpAddr": "2001:db8::2"})
+    assert api.call("DescribeHealthCheckAttribute", SmartAGId=sag, HcInstanceId=hc)["SrcIpAddr"] == "2001:db8::1"
     api.call("DeleteHealthCheck", HcInstanceId=hc)
     api.refused("DeleteHealthCheck", "HC.InstanceNoFound", HcInstanceId=hc)
 
 
 @pytest.mark.parametrize("field, value", [
-    ("Name", "1"), ("Description", "x" * 257), ("DstIpAddr", "x"), ("SrcIpAddr", "x"), ("DstPort", 70000), ("SrcPort", 70000),
+    ("Name", "1"), ("Description", "x" * 257), ("DstIpAddr", "x"), ("SrcIpAddr", "x"), ("SrcIpAddr", "2001:db8::1"), ("DstPort", 70000), ("SrcPort", 70000),
     ("Type", "TCP"), ("ProbeInterval", 1), ("ProbeCount", 21), ("ProbeTimeout", 1), ("RttThreshold", 6000),
     ("RttFailThreshold", 16), ("FailCountThreshold", 16),
 ])

@@ -1,5 +1,7 @@
 //! Health checks of a gateway.
 
+use std::net::IpAddr;
+
 use sag_southbound::HealthStatus;
 
 use super::cx::Cx;
@@ -7,7 +9,6 @@ use super::fields::{copied, set_given};
 use crate::api::{request, response};
 use crate::domain::distribution::RouteStrategy;
 use crate::domain::health::HealthCheck;
-use crate::domain::net;
 use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::Kind;
@@ -17,10 +18,11 @@ use crate::store::objects::{Column, Filter, Stored};
 const QUOTA: i64 = 20;
 
 fn check(cx: &Cx, hc: &HealthCheck) -> Result<()> {
-    for (field, ip) in [("DstIpAddr", &hc.dst_ip_addr), ("SrcIpAddr", &hc.src_ip_addr)] {
-        if net::ip(ip).is_none() {
-            return Err(cx.invalid(field));
-        }
+    // Of either family, and both of the same.
+    let dst: IpAddr = hc.dst_ip_addr.parse().map_err(|_| cx.invalid("DstIpAddr"))?;
+    let src: IpAddr = hc.src_ip_addr.parse().map_err(|_| cx.invalid("SrcIpAddr"))?;
+    if src.is_ipv4() != dst.is_ipv4() {
+        return Err(cx.invalid("SrcIpAddr"));
     }
     for (field, port) in [("DstPort", hc.dst_port), ("SrcPort", hc.src_port)] {
         if port.is_some_and(|p| !(0..=65535).contains(&p)) {

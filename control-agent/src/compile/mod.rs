@@ -10,7 +10,7 @@ mod routes;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 use sag_model::Role;
@@ -41,12 +41,14 @@ pub struct Base {
     present: Vec<(String, Ipv4Net)>,
     /// The other devices of the instance.
     peers: SessionPeers,
+    /// IPv6 addresses, likewise.
+    present6: Vec<(String, Ipv6Addr)>,
 }
 
 impl Base {
     /// The same on a machine that has these addresses.
-    pub fn having(self, present: Vec<(String, Ipv4Net)>) -> Base {
-        Base { present, ..self }
+    pub fn having(self, present: Vec<(String, Ipv4Net)>, present6: Vec<(String, Ipv6Addr)>) -> Base {
+        Base { present, present6, ..self }
     }
 
     pub fn from_toml(text: &str) -> Result<Base, String> {
@@ -60,6 +62,7 @@ impl Base {
             ports: ports.filter_map(|p| p.as_table().cloned()).collect(),
             present: Vec::new(),
             peers: Vec::new(),
+            present6: Vec::new(),
         })
     }
 

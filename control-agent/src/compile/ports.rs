@@ -1,6 +1,6 @@
 //! Ports, their addresses, and bandwidth.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use sag_frr::{Key, PppoeDevices, PppoeLine};
@@ -221,7 +221,8 @@ impl Compiler<'_> {
     fn failed_checks(&self, name: &str, device: &str) -> Option<String> {
         let planned = self.desired.wans.get(name).and_then(|w| w.ip.parse::<Ipv4Addr>().ok());
         let present = self.base.present.iter().filter(|(d, _)| d == device).map(|(_, a)| a.addr());
-        let own: Vec<Ipv4Addr> = present.chain(planned).collect();
+        let present6 = self.base.present6.iter().filter(|(d, _)| d == device).map(|(_, a)| IpAddr::V6(*a));
+        let own: Vec<IpAddr> = present.chain(planned).map(IpAddr::V4).chain(present6).collect();
         let from_here = |c: &&HealthCheck| c.src.parse().is_ok_and(|src| own.contains(&src));
         let checks: Vec<_> = self.desired.health_checks.iter().filter(from_here).collect();
         let fails = |c: &&HealthCheck| self.health.get(&c.id) == Some(&Verdict::Failed);

@@ -25,7 +25,7 @@ fn run(base: &str, more: serde_json::Value, peers: SessionPeers) -> Compiled {
         ("eth1".to_owned(), "10.1.7.6/32".parse().expect("net")),
         ("eth1".to_owned(), "10.1.7.2/24".parse().expect("net")),
     ];
-    let base = Base::from_toml(base).expect("base").having(present).beside(peers);
+    let base = Base::from_toml(base).expect("base").having(present, Vec::new()).beside(peers);
     let wiring: BTreeMap<String, Wiring> = BTreeMap::new();
     compile(&Desired::from(doc), &base, &wiring, &BTreeMap::new(), None).expect("compiles")
 }

@@ -48,8 +48,10 @@ fn wan_ports_of_one_priority_have_an_order() {
 #[test]
 fn weights_and_failed_checks_of_several_wans() {
     use Verdict::{Failed, Ok, Unknown};
-    let base =
-        Base::from_toml(BASE).expect("base").having(vec![("eth10".into(), "203.0.99.2/24".parse().unwrap())]);
+    let base = Base::from_toml(BASE).expect("base").having(
+        vec![("eth10".into(), "203.0.99.2/24".parse().unwrap())],
+        vec![("eth4".into(), "2001:db8:4::2".parse().unwrap())],
+    );
     let (mut more, wires) = several_wans([10, 10, 10]);
     more["Wan"]["0"]["Weight"] = 25.into();
     more["Wan"]["10"] = json!({"IPType": "DHCP"});
@@ -58,7 +60,8 @@ fn weights_and_failed_checks_of_several_wans() {
         check("a", "203.0.0.2"),
         check("b", "203.0.0.2"),
         check("c", "203.0.99.2"),
-        check("d", "10.0.0.1")
+        check("d", "10.0.0.1"),
+        check("e", "2001:db8:4::2")
     ]);
     let desired = desired(document(more)).expect("read");
     let run = |verdicts: &[(&str, Verdict)]| {
@@ -85,6 +88,7 @@ fn weights_and_failed_checks_of_several_wans() {
         (weights([true, false, false]), Some((1 << 20) + 10))
     );
     assert_eq!(run(&[("c", Failed)]), (weights([false, true, false]), Some(10)), "from an address by DHCP");
+    assert_eq!(run(&[("e", Failed)]), (weights([false, false, true]), Some(10)), "of IPv6");
 }
 
 #[test]
