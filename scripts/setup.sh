@@ -50,14 +50,14 @@ VM_PKGS=(qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring binutils zs
 # What tests talk with or compare with (dpdk-dev: librte_meter and librte_acl): each is installed where apt has it,
 # and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server
-    postgresql dpdk-dev tshark dnsmasq-base udhcpc keepalived frr frr-pythontools bird2 ppp
-    charon-systemd strongswan-swanctl)
+    postgresql dpdk-dev tshark dnsmasq-base udhcpc dhcpcd-base kea-dhcp6-server radvd keepalived frr frr-pythontools
+    bird2 ppp charon-systemd strongswan-swanctl)
 # What scripts/test.sh checks the sources with; likewise.
 LINT_PKGS=(shellcheck clang-format)
 # What they would start as services of the machine.
 PEER_UNITS=(coturn.service:coturn ngtcp2d.service:ngtcp2-server postgresql.service:postgresql
     keepalived.service:keepalived frr.service:frr bird.service:bird2
-    strongswan.service:charon-systemd)
+    strongswan.service:charon-systemd kea-dhcp6-server.service:kea-dhcp6-server radvd.service:radvd)
 # Each line: what it is good for, then the packages to try, first one that exists wins.
 OPTIONAL_PKGS=(
     "looking into BPF maps by hand|bpftool linux-tools-common"

@@ -105,7 +105,8 @@ pub fn run(config: Config) -> Result<u8> {
 /// Gives up what the agent does not need. DHCP clients and dnsmasq, which it runs, need more than itself.
 fn confine(config: &Config) {
     sag_sandbox::protect_memory();
-    let (clients, lan) = (config.dhcp_client != Dhcp::Off, lan_services::may_run(config));
+    let clients = config.dhcp_client != Dhcp::Off || config.ipv6.uses_dhcp();
+    let lan = lan_services::may_run(config);
     let children = clients || lan;
     let mut capabilities = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
     if children {
@@ -325,7 +326,7 @@ impl Agent {
                 self.complain(&fault);
             }
             self.route_checks();
-            if self.applier.lan.tend() {
+            if self.applier.tend_daemons() {
                 self.report_soon();
             }
             // The other members of the network need a new key or address at once.

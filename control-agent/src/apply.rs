@@ -28,6 +28,7 @@ use crate::dhcp::DhcpClients;
 use crate::files::{self, Unwritten};
 use crate::health::Verdict;
 use crate::identity;
+use crate::ipv6::Ipv6;
 use crate::lan_services::LanServer;
 use crate::lines::{Lines, Quality};
 use crate::overlay::{LocalEndpoint, device_to, peer_key};
@@ -74,6 +75,8 @@ pub struct Applier {
     unreached: Vec<Deviation>,
     /// DHCP server, DNS forwarder.
     pub lan: LanServer,
+    /// IPv6 of the WAN ports.
+    ipv6: Ipv6,
     /// The gateway's own sections, and the process that showed them.
     base: Option<(u32, Base)>,
     pub current: Option<InForce>,
@@ -144,6 +147,7 @@ impl Applier {
         let vcpe = Vcpe::new(&config.vcpe_socket);
         let dhcp = DhcpClients::new(config.dhcp_client, &config.state_dir);
         let lan = LanServer::new(&config);
+        let ipv6 = Ipv6::new(config.clone());
         let identity = identity::load(&config.state_dir)
             .inspect_err(|error| tracing::error!(error, "this device has no identity"));
         let peers = PeersFile::new(&config.state_dir);
@@ -156,6 +160,7 @@ impl Applier {
             routing,
             unreached: Vec::new(),
             lan,
+            ipv6,
             base: None,
             current: None,
             moved: false,
@@ -560,6 +565,14 @@ impl Applier {
         }
         self.moved |= done.changed;
         done.changed
+    }
+
+    /// Looks after the daemons of the ports; to be called once a second. True: something has begun or ended to be in force.
+    pub fn tend_daemons(&mut self) -> bool {
+        let lan = self.lan.tend();
+        let Some(current) = &self.current else { return lan };
+        let tables = self.system.as_mut().and_then(|s| s.tables().ok());
+        self.ipv6.tend(tables, &current.compiled.ports) | lan
     }
 
     /// Has FRR do what the configuration says, with the networks that the machine has.

@@ -1,5 +1,6 @@
 //! `agent.toml`, validated as a whole: place and remedy for every refusal.
 
+mod ipv6;
 mod lan;
 mod routing;
 
@@ -15,6 +16,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::trust::Trust;
+use ipv6::RawIpv6;
+pub use ipv6::{Ipv6Config, Wan6, Wan6Address};
 use lan::RawLan;
 pub use lan::{LanConfig, LanMode, Relay};
 use routing::RawRouting;
@@ -67,6 +70,8 @@ struct Raw {
     routing: RawRouting,
     #[serde(default)]
     lan: RawLan,
+    #[serde(default)]
+    ipv6: RawIpv6,
     #[serde(default)]
     ports: BTreeMap<String, RawPort>,
     #[serde(default)]
@@ -186,6 +191,7 @@ pub struct Config {
     pub ports: BTreeMap<String, Wiring>,
     pub routing: Routing,
     pub lan: LanConfig,
+    pub ipv6: Ipv6Config,
 }
 
 impl Config {
@@ -259,6 +265,7 @@ impl Raw {
         }
         let routing = self.routing.validate(place, &self.smart_ag_sn)?;
         let lan = self.lan.validate(place, &self.smart_ag_sn)?;
+        let ipv6 = self.ipv6.validate(place, &ports)?;
         let only_listed = self.peer_trust == Some(PeerTrust::Listed);
         Ok(Config {
             endpoint: endpoint(&self.endpoint).map_err(|p| wrong(at("endpoint"), p, ENDPOINT))?,
@@ -297,6 +304,7 @@ impl Raw {
             ports,
             routing,
             lan,
+            ipv6,
         })
     }
 }

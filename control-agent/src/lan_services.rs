@@ -97,7 +97,7 @@ fn complete(compiled: &LanServices, config: &Config, tables: Option<&Tables>) ->
     let mut ports = compiled.ports.clone();
     let mut unmatched = Vec::new();
     for p in &mut ports {
-        p.advertises = local.advertise.contains(&p.name);
+        p.advertises = local.advertise.contains(&p.name) || config.ipv6.delegates_to(&p.name);
     }
     let no_port = |what: &str, port: &str| {
         let why = "there is no LAN port of this name; correct [lan] of agent.toml";

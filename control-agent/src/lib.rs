@@ -27,6 +27,7 @@ pub mod files;
 pub mod health;
 pub mod icmp;
 pub mod identity;
+pub mod ipv6;
 pub mod lan_services;
 pub mod lines;
 pub mod measure;

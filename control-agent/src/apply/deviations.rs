@@ -30,6 +30,7 @@ impl Applier {
         out.extend(self.unreached.iter().cloned());
         out.extend(self.routing.deviations());
         out.extend(self.lan.deviations());
+        out.extend_from_slice(self.ipv6.deviations());
         out
     }
 

@@ -12,6 +12,13 @@ const CACHE: u32 = 4096;
 const QUERIES: u32 = 1000;
 /// Milliseconds after which a query that is not answered is sent again, to all servers, and for how long.
 const RETRY: &str = "1000,6000";
+/// The longest lifetimes of a network that is advertised, ND_PREFERRED_LIMIT of RFC 9096 section 4: hosts forget one that
+/// is gone without a word. Those of the device's address are shorter where it lasts no longer.
+const ADVERTISED: &str = "45m";
+/// Seconds between advertisements, so that a network of a lease of minutes is renewed in time, and how long this is a
+/// router without them.
+const INTERVAL: u32 = 60;
+const LIFETIME: u32 = 1800;
 
 /// The files. The last two are read again while the daemon runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,7 +193,10 @@ fn advertisements(settings: &Settings, line: &mut impl FnMut(&str)) {
     line("quiet-dhcp6");
     for p in &settings.ports {
         match p.advertises {
-            true => line(&format!("dhcp-range=::,constructor:{},ra-stateless", p.device)),
+            true => {
+                line(&format!("ra-param={},{INTERVAL},{LIFETIME}", p.device));
+                line(&format!("dhcp-range=::,constructor:{},ra-stateless,64,{ADVERTISED}", p.device));
+            }
             false => line(&format!("no-dhcpv6-interface={}", p.device)),
         }
     }

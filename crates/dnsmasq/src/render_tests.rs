@@ -149,7 +149,8 @@ no-dhcpv4-interface=lan-c.7
 enable-ra
 quiet-ra
 quiet-dhcp6
-dhcp-range=::,constructor:lan-a,ra-stateless
+ra-param=lan-a,60,1800
+dhcp-range=::,constructor:lan-a,ra-stateless,64,45m
 no-dhcpv6-interface=lan-b
 no-dhcpv6-interface=lan-c.7
 ";

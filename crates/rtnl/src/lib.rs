@@ -47,6 +47,7 @@ mod decode;
 mod devices;
 mod editor;
 mod error;
+mod leased;
 mod managed;
 mod mirror;
 mod reading;
@@ -66,6 +67,7 @@ pub use config_routes::{ConfigHop, ConfigRoute, ConfigRoutes, RejectRoute};
 pub use devices::{Device, DeviceChange, DeviceEditor};
 pub use editor::Editor;
 pub use error::{Error, Result};
+pub use leased::{LeasedAddress, LeasedEditor, LeasedRoute, Lifetimes, PROTOCOL_AGENT};
 pub use mirror::Mirror;
 pub use redirects::{LinkHeader, Redirects};
 pub use route::{
