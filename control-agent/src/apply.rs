@@ -250,7 +250,8 @@ impl Applier {
         changed |= self.addresses(&compiled);
         self.learn_routes(&compiled, &good.desired, health);
         let tables = self.system.as_mut().and_then(|s| s.tables().ok());
-        self.lan.set(&compiled.lan, &self.config, tables, self.routing.virtual_router());
+        let router = self.routing.virtual_router();
+        self.lan.set(&compiled.lan, &compiled.tunnels, &self.config, tables, router);
         crash::point("after-addresses");
         self.exchange_keys(&compiled, status.pid)?;
         let known = self.current.as_ref().map(|c| &c.good);

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use sag_dnsmasq::{
-    Dns, Places, Port, Problem, Reservation, Serves, Service, Settings, Upstream, VirtualRouter,
+    Dns, Forward, NOWHERE, Places, Port, Problem, Reservation, Serves, Service, Settings, Upstream,
+    VirtualRouter,
 };
 use sag_rtnl::{Scope, Tables};
 use sag_southbound::{Capability, Deviation, Effect};
@@ -13,6 +14,7 @@ use sag_southbound::{Capability, Deviation, Effect};
 use crate::compile::LanServices;
 use crate::config::{Config, LanMode};
 use crate::dns;
+use crate::overlay::{Tunnel, tunnel_to};
 
 /// The agent's side of dnsmasq.
 pub struct LanServer {
@@ -56,11 +58,12 @@ impl LanServer {
     pub fn set(
         &mut self,
         compiled: &LanServices,
+        tunnels: &[Tunnel],
         config: &Config,
         tables: Option<&Tables>,
         router: Option<(String, Ipv4Addr)>,
     ) {
-        let (mut settings, unmatched) = complete(compiled, config, tables);
+        let (mut settings, unmatched) = complete(compiled, tunnels, config, tables);
         if !settings.is_off() {
             settings.virtual_router = router.map(|(device, address)| VirtualRouter { device, address });
         }
@@ -92,7 +95,12 @@ impl LanServer {
 }
 
 /// What the cloud says, with what the device's own file and the machine add.
-fn complete(compiled: &LanServices, config: &Config, tables: Option<&Tables>) -> (Settings, Vec<Problem>) {
+fn complete(
+    compiled: &LanServices,
+    tunnels: &[Tunnel],
+    config: &Config,
+    tables: Option<&Tables>,
+) -> (Settings, Vec<Problem>) {
     let local = &config.lan;
     let mut ports = compiled.ports.clone();
     let mut unmatched = Vec::new();
@@ -143,9 +151,15 @@ fn complete(compiled: &LanServices, config: &Config, tables: Option<&Tables>) ->
     };
     // Hosts that get addresses need names, too.
     let is_needed = serves_hosts || !compiled.servers.is_empty() || !compiled.forwards.is_empty();
+    let forwards = compiled.forwards.iter();
+    let forwards = forwards.flat_map(|f| match compiled.tunnelled.contains(&f.id) {
+        true => by_tunnels(f, tunnels, tables, &mut unmatched),
+        false => vec![f.clone()],
+    });
+    let forwards = forwards.collect();
     let settings = Settings {
         ports,
-        dns: is_needed.then(|| Dns { upstream: upstream(), forwards: compiled.forwards.clone() }),
+        dns: is_needed.then(|| Dns { upstream: upstream(), forwards }),
         domain: local.domain.clone(),
         reservations: local.reservations.clone(),
         ping: local.ping,
@@ -183,6 +197,34 @@ fn homeless(reservations: &[Reservation], ports: &[Port]) -> Vec<Problem> {
     };
     let problem = |r: &Reservation| Problem::new("Lan", format!("reservation for {}", r.mac), why(r));
     reservations.iter().filter(has_none).map(problem).collect()
+}
+
+/// The domain with each of its servers by the tunnel that leads there now. Where none does, its names are refused: by
+/// another way others would see the queries.
+fn by_tunnels(
+    f: &Forward,
+    tunnels: &[Tunnel],
+    tables: Option<&Tables>,
+    unmatched: &mut Vec<Problem>,
+) -> Vec<Forward> {
+    let running = |device: &str| tables?.link_named(device).map(|l| l.running);
+    let by_tunnel = |server: &IpAddr| {
+        let found = match tunnel_to(*server, tunnels, running) {
+            // Without an address of its own a query would have one that the far end does not take.
+            Some(device) if tables.and_then(|t| address_of(t, &device)).is_none() => Err(format!(
+                "the gateway has no address in its blocks, so no server answers by tunnel device {device}"
+            )),
+            Some(device) => Ok(device),
+            None => Err(format!("no tunnel of the network leads to {server}")),
+        };
+        let device = found.unwrap_or_else(|why| {
+            let why = format!("{why}; its names are not looked up by another way, others would see them");
+            unmatched.push(Problem::new("DnsForwards", format!("DNS servers of {}", f.domain), why));
+            NOWHERE.to_owned()
+        });
+        Forward { servers: vec![*server], device: Some(device), ..f.clone() }
+    };
+    f.servers.iter().map(by_tunnel).collect()
 }
 
 /// The first IPv4 address of a device.

@@ -1,5 +1,6 @@
 use sag_dnsmasq::{Forward, Port, Range};
 use sag_rtnl::{Address, Link};
+use sag_southbound::Endpoint;
 
 use super::*;
 use crate::config::Relay;
@@ -14,7 +15,7 @@ fn compiled() -> LanServices {
         advertises: false,
     };
     let ports = vec![port("1", "lan-a", Some(Serves::Range(range))), port("4", "lan-b", None)];
-    LanServices { ports, servers: Vec::new(), forwards: Vec::new() }
+    LanServices { ports, ..LanServices::default() }
 }
 
 fn config(dir: &Path, more: &str) -> Config {
@@ -51,16 +52,19 @@ fn tables() -> Tables {
 fn hosts_that_get_addresses_get_names() {
     let dir = tempfile::tempdir().expect("dir");
     let config = config(dir.path(), "");
-    let (s, unmatched) = complete(&compiled(), &config, None);
+    let (s, unmatched) = complete(&compiled(), &[], &config, None);
     assert!(unmatched.is_empty() && s.ping);
     let dns = s.dns.expect("a forwarder");
     assert_eq!(dns.upstream, Upstream::File("/tmp/no-such-file".into()));
     let servers: Vec<IpAddr> = vec!["192.0.2.53".parse().expect("ip")];
     let named = LanServices { servers: servers.clone(), ..compiled() };
-    assert_eq!(complete(&named, &config, None).0.dns.map(|d| d.upstream), Some(Upstream::Servers(servers)));
+    assert_eq!(
+        complete(&named, &[], &config, None).0.dns.map(|d| d.upstream),
+        Some(Upstream::Servers(servers))
+    );
     let mut quiet = compiled();
     quiet.ports[0].serves = None;
-    assert_eq!(complete(&quiet, &config, None).0, Settings::default(), "nothing is wanted");
+    assert_eq!(complete(&quiet, &[], &config, None).0, Settings::default(), "nothing is wanted");
     // Servers of a domain are enough for a forwarder.
     quiet.forwards.push(Forward {
         id: "f".into(),
@@ -68,7 +72,7 @@ fn hosts_that_get_addresses_get_names() {
         servers: vec![],
         device: None,
     });
-    assert!(complete(&quiet, &config, None).0.dns.is_some());
+    assert!(complete(&quiet, &[], &config, None).0.dns.is_some());
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn relays_and_advertisements_of_the_devices_own_file() {
     let mut config = config(dir.path(), "[lan]\nadvertise = [\"4\", \"9\"]\nping = false\n");
     let relay = |port: &str, server: &str| Relay { port: port.into(), server: server.parse().expect("ip") };
     config.lan.relays = vec![relay("4", "10.9.0.1"), relay("4", "10.9.0.2"), relay("7", "10.9.0.1")];
-    let (s, unmatched) = complete(&compiled(), &config, Some(&tables()));
+    let (s, unmatched) = complete(&compiled(), &[], &config, Some(&tables()));
     let by = |n: usize| s.ports[n].serves.clone();
     let servers = ["10.9.0.1", "10.9.0.2"].map(|a| a.parse().expect("ip")).to_vec();
     assert_eq!(by(1), Some(Serves::Relay { local: "10.4.0.1".parse().expect("ip"), servers }));
@@ -87,7 +91,7 @@ fn relays_and_advertisements_of_the_devices_own_file() {
     assert_eq!(named, ["router advertisements of port 9", "DHCP relay of port 7"]);
     // A port has one way of giving addresses, and the relay needs an address of the port.
     config.lan.relays = vec![relay("1", "10.9.0.1"), relay("1", "10.9.0.2")];
-    let (s, unmatched) = complete(&compiled(), &config, Some(&tables()));
+    let (s, unmatched) = complete(&compiled(), &[], &config, Some(&tables()));
     assert_eq!(s.ports[0].serves, None);
     let named: Vec<&str> = unmatched.iter().map(|p| p.object.as_str()).collect();
     assert_eq!(named[1..], ["DHCP server of port 1", "DHCP relay of port 1"]);
@@ -114,7 +118,7 @@ fn own_servers_and_reservations_without_a_network_are_named() {
         forwards: vec![forward("a.example", "2001:db8::1"), forward("b.example", "192.0.2.54")],
         ..compiled()
     };
-    let (_, unmatched) = complete(&own, &config, Some(&tables()));
+    let (_, unmatched) = complete(&own, &[], &config, Some(&tables()));
     let named: Vec<(&str, &str)> =
         unmatched.iter().map(|p| (p.section.as_str(), p.object.as_str())).collect();
     assert_eq!(
@@ -137,11 +141,11 @@ fn a_device_says_what_it_lacks() {
     );
     let mut server = LanServer::new(&config);
     assert_eq!((server.capabilities(), may_run(&config)), (Vec::new(), false));
-    server.set(&compiled(), &config, None, None);
+    server.set(&compiled(), &[], &config, None, None);
     assert!(server.tend());
     let deviations: Vec<String> = server.deviations().iter().map(ToString::to_string).collect();
     assert_eq!(deviations, ["DHCP server of port 1 is left out: agent.toml says [lan] mode = \"off\""]);
-    server.set(&LanServices::default(), &config, None, None);
+    server.set(&LanServices::default(), &[], &config, None, None);
     assert!(server.tend() && server.deviations().is_empty());
 }
 
@@ -156,4 +160,64 @@ fn ports_of_the_kernel() {
         assert_eq!(local_ports(&file), ports, "{text}");
     }
     assert_eq!(local_ports(Path::new("/no/such/file")), None);
+}
+
+fn tunnel(device: &str, block: &str) -> Tunnel {
+    let address = "203.0.113.7".parse().expect("ip");
+    Tunnel {
+        name: format!("ccn-{device}"),
+        device: device.into(),
+        local: "203.0.113.2".parse().expect("ip"),
+        remote: "203.0.113.7".parse().expect("ip"),
+        link: String::new(),
+        several: false,
+        gateway: "sag-2".into(),
+        peer: crate::desired::Peer::default(),
+        endpoint: Endpoint { address, epoch: 1, public_key: [9; 32], identity: None, lines: Vec::new() },
+        blocks: vec![(block.into(), "sag-2".into())],
+        unshared: Vec::new(),
+        metric: 0,
+        weight: 100,
+    }
+}
+
+/// Each server is asked by the tunnel that leads to it, and by nothing else.
+#[test]
+fn servers_behind_tunnels() {
+    let dir = tempfile::tempdir().expect("dir");
+    let config = config(dir.path(), "");
+    let server = |text: &str| -> IpAddr { text.parse().expect("ip") };
+    let mut wanted = compiled();
+    wanted.forwards.push(Forward {
+        id: "f".into(),
+        domain: "a.example".into(),
+        servers: vec![server("10.2.0.53"), server("10.9.0.53")],
+        device: Some(NOWHERE.into()),
+    });
+    wanted.tunnelled.insert("f".into());
+    let seen = |tunnels: &[Tunnel], tables: Option<&Tables>| {
+        let (settings, problems) = complete(&wanted, tunnels, &config, tables);
+        let forwards = settings.dns.expect("a forwarder").forwards;
+        let by: Vec<_> = forwards.iter().map(|f| (f.servers[0].to_string(), f.device.clone())).collect();
+        (by, problems.iter().map(|p| p.reason.clone()).collect::<Vec<_>>())
+    };
+    let by = |one: &str, two: &str| {
+        vec![("10.2.0.53".to_owned(), Some(one.to_owned())), ("10.9.0.53".to_owned(), Some(two.to_owned()))]
+    };
+    // lan-b stands for the device of a tunnel: it has an address.
+    let tables = tables();
+    let both = [tunnel("lan-b", "10.2.0.0/16"), tunnel("lan-b", "10.9.0.0/24")];
+    assert_eq!(seen(&both, Some(&tables)), (by("lan-b", "lan-b"), vec![]));
+    let (found, why) = seen(&both[..1], Some(&tables));
+    assert_eq!(found, by("lan-b", NOWHERE));
+    assert!(why.len() == 1 && why[0].contains("no tunnel of the network leads to 10.9.0.53"), "{why:?}");
+    // The kernel has no such device any more, or its state is not known.
+    let gone = [tunnel("ccn-1", "10.2.0.0/16"), tunnel("ccn-2", "10.9.0.0/24")];
+    assert_eq!(seen(&gone, Some(&tables)).0, by(NOWHERE, NOWHERE));
+    assert_eq!(seen(&both, None).0, by(NOWHERE, NOWHERE));
+    let mut bare = Tables::default();
+    bare.insert_link(Link::new(7, "lan-b"));
+    let (found, why) = seen(&both, Some(&bare));
+    assert_eq!(found, by(NOWHERE, NOWHERE));
+    assert!(why[0].contains("no address in its blocks"), "{why:?}");
 }

@@ -11,7 +11,7 @@ use sag_model::control::{TunnelPeer, TunnelPeers};
 use sag_southbound::{Announcement, Endpoint, Line, MAX_LINES};
 
 use self::device::device_name;
-pub use self::device::device_to;
+pub use self::device::{device_to, tunnel_to};
 use self::pairs::{Pair, pairs};
 use crate::desired::{Ccn, Member, Peer};
 use crate::peers::Peers;

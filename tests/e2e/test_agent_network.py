@@ -7,8 +7,9 @@ import time
 import pytest
 
 from harness.cloud import Agent, SdkError, cloud_of, pings, within
+from harness.lan import resolve
 from harness.net import run
-from harness.routers import FRR_DIR, SETUP
+from harness.routers import FRR_DIR, SETUP, program
 from harness.sites import Sites
 from harness.wire import Sniffer
 
@@ -89,6 +90,7 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         corrects = lambda name: cloud.call("DescribeSmartAccessGatewayAttribute", SmartAGId=ids[name])["EnableOptimization"]
         within(15, "a's tunnel corrects errors", lambda: corrects("a") is True, log)
         assert corrects("b") is False
+        names_through_tunnels(sites, cloud, (ids["a"], agents["a"].keys["smart_ag_sn"]), stack)
         # The point of presence restarts: its key is another, and the other members learn it.
         p.process.kill()
         p.process.wait()
@@ -109,6 +111,46 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         assert took < 20
         cloud.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=ids["b"])
         within(3, "b is out", lambda: not pings(a.host, b.host_address), log)
+
+
+def names_through_tunnels(sites, cloud, ids, stack):
+    """A domain of a's whose DNS server is a host of b's, by calls alone: asked through the tunnel, or not at all."""
+    a, b, _ = sites.all
+    command = [program("dnsmasq", "/usr/sbin/dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null", "--user=root",
+               "--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces", f"--listen-address={b.host_address}",
+               "--except-interface=lo", "--address=/corp.example/10.2.0.77"]
+    stack.callback(b.host.popen(command).kill)
+    within(5, "b's DNS server answers", lambda: resolve(b.host, b.host_address, "a.corp.example"))
+    device = dict(SagInsId=ids[0], SagSn=ids[1])
+    ask = lambda name: resolve(a.host, "10.1.0.1", f"{name}.corp.example")
+    whole = lambda: a.host.run(["dig", "+tries=1", "+time=1", "@10.1.0.1", "www.corp.example"], check=False).stdout
+    answered = lambda name="www": ask(name) == ["10.2.0.77"]
+    by_tunnel = dict(device, Domain="*.corp.example", OutboundPortType="Tunnel")
+    with Sniffer(sites.router, "to-a") as wire:
+        forward = cloud.call("AddSmartAccessGatewayDnsForward", MasterIp=b.host_address, **by_tunnel)["Data"]["InstanceId"]
+        took = [within(3, "names of b", answered, whole)]
+        change = lambda master: cloud.call(
+            "UpdateSmartAccessGatewayDnsForward", InstanceId=forward, MasterIp=master, **by_tunnel)
+        # No member has this server, though the WAN's router would take the query.
+        change("198.51.101.1")
+        took.append(within(3, "it is refused", lambda: "REFUSED" in whole(), whole))
+        told = lambda: json.dumps(a.control("status"))
+        within(3, "the reason is told", lambda: "no tunnel of the network leads to 198.51.101.1" in told(), told)
+        change(b.host_address)
+        took.append(within(3, "names of b again", answered, whole))
+        # The far end is gone: queries go nowhere.
+        sites.router.ip("link set to-p down")
+        assert not ask("while-it-is-gone")
+        state = lambda: a.control("tunnels")["ok"]["tunnels"][0]["state"]
+        within(10, "the tunnel is down", lambda: state() == "down", state)
+        assert not ask("while-it-is-down")
+        sites.router.ip("link set to-p up")
+        within(20, "and back", lambda: answered("back"), whole)
+        frames = wire.drain()
+        assert len(frames) > 10 and not [f for f in frames if b"corp" in f], "a query in the clear on the WAN"
+    cloud.call("DeleteSmartAccessGatewayDnsForward", InstanceId=forward, **device)
+    took.append(within(3, "nobody answers", lambda: not ask("www"), whole))
+    print("add, update twice, delete:", ", ".join(f"{t * 1000:.0f} ms" for t in took))
 
 
 class Hostile:

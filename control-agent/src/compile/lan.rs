@@ -1,10 +1,11 @@
 //! What LAN ports are served with, as far as the cloud's configuration says it: DHCP servers, DNS servers. What the machine
 //! and the device's own file add is in [`crate::lan_services`].
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use sag_dnsmasq::{Forward, Port, Range, Serves, is_name};
+use sag_dnsmasq::{Forward, NOWHERE, Port, Range, Serves, is_name};
 use sag_model::Role;
 use sag_southbound::{AddressMode, Effect};
 
@@ -16,6 +17,9 @@ use crate::desired::{DnsForward, Lan};
 const LEASE: std::ops::RangeInclusive<u32> = 1..=43_200;
 const DEFAULT_LEASE: u32 = 60;
 
+/// OutboundPortType of servers that are reached by a tunnel.
+const TUNNEL: &str = "Tunnel";
+
 /// What LAN ports are served with, as far as the cloud says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LanServices {
@@ -25,6 +29,8 @@ pub struct LanServices {
     pub servers: Vec<IpAddr>,
     /// Domains with DNS servers of their own.
     pub forwards: Vec<Forward>,
+    /// Identifiers of those whose servers are reached by tunnels.
+    pub tunnelled: BTreeSet<String>,
 }
 
 impl Compiler<'_> {
@@ -40,7 +46,9 @@ impl Compiler<'_> {
             let serves = self.range(&name).map(Serves::Range);
             ports.push(Port { name, device, serves, advertises: false });
         }
-        LanServices { ports, servers: self.dns_servers(), forwards: self.dns_forwards() }
+        let tunnelled = self.desired.dns_forwards.iter().filter(|f| f.by == TUNNEL).map(|f| f.id.clone());
+        let tunnelled = tunnelled.collect();
+        LanServices { ports, servers: self.dns_servers(), forwards: self.dns_forwards(), tunnelled }
     }
 
     /// The addresses that a LAN port of IPType DHCP leases.
@@ -86,16 +94,18 @@ impl Compiler<'_> {
                 Ok(forward) => out.push(forward),
                 Err(why) => {
                     let object = format!("DNS servers of {}", f.domain);
-                    self.deviations.push(deviation("DnsForwards", object, Effect::LeftOut, why));
+                    let effect = if is_domain(f) { Effect::Stricter } else { Effect::LeftOut };
+                    self.deviations.push(deviation("DnsForwards", object, effect, why));
+                    out.extend(is_domain(f).then(|| refused(f)));
                 }
             }
         }
         out
     }
 
-    /// Names of a domain must not be asked by another way, or of other servers, than is said: it is left out then.
+    /// Names of a domain must not be asked by another way, or of other servers, than is said: they are refused then.
     fn dns_forward(&self, f: &DnsForward) -> Result<Forward, String> {
-        if !is_name(f.domain.strip_prefix("*.").unwrap_or(&f.domain)) {
+        if !is_domain(f) {
             return Err("it is no name of a domain".to_owned());
         }
         let (servers, wrong) = addresses([&f.master, &f.slave]);
@@ -115,10 +125,8 @@ impl Compiler<'_> {
                 };
                 Some(device.clone())
             }
-            "Tunnel" => {
-                let why = "queries of the gateway itself do not go into tunnels in this version";
-                return Err(format!("{why}; by another way others would see them"));
-            }
+            // Which tunnel it is depends on the server, and on what the tunnels are like.
+            TUNNEL => Some(NOWHERE.to_owned()),
             word => {
                 return Err(format!(
                     "OutboundPortType {word:?} is unknown to this version; update sag-agent"
@@ -127,6 +135,17 @@ impl Compiler<'_> {
         };
         Ok(Forward { id: f.id.clone(), domain: f.domain.clone(), servers, device })
     }
+}
+
+fn is_domain(f: &DnsForward) -> bool {
+    is_name(f.domain.strip_prefix("*.").unwrap_or(&f.domain))
+}
+
+/// A domain whose names are asked of nobody.
+fn refused(f: &DnsForward) -> Forward {
+    let (id, domain, device) = (f.id.clone(), f.domain.clone(), Some(NOWHERE.to_owned()));
+    // No host has this address (RFC 1112, 4).
+    Forward { id, domain, servers: vec![Ipv4Addr::new(240, 0, 0, 1).into()], device }
 }
 
 fn lease(lan: &Lan) -> Result<u32, String> {

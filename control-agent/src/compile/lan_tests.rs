@@ -105,7 +105,6 @@ fn domains_with_servers_of_their_own() {
     let c = forward(json!({"OutboundPortType": "PhysicalPort", "OutboundPortIndex": 3}));
     assert_eq!(c.lan.forwards[0].device.as_deref(), Some("eth3"));
     for (more, why) in [
-        (json!({"OutboundPortType": "Tunnel"}), "do not go into tunnels"),
         (json!({"OutboundPortType": "Pigeon"}), "\"Pigeon\" is unknown"),
         (
             json!({"OutboundPortType": "PhysicalPort", "OutboundPortName": "7"}),
@@ -115,9 +114,19 @@ fn domains_with_servers_of_their_own() {
         (json!({"MasterIp": ""}), "no DNS server"),
     ] {
         let c = forward(more);
-        deviates(&c, "DnsForwards", "DNS servers of corp.example", Effect::LeftOut, why);
-        assert_eq!(c.lan.forwards.len(), 1, "the other one is in force");
+        deviates(&c, "DnsForwards", "DNS servers of corp.example", Effect::Stricter, why);
+        let seen: Vec<_> = c.lan.forwards.iter().map(|f| (f.domain.as_str(), f.device.as_deref())).collect();
+        assert_eq!(
+            seen,
+            [("corp.example", Some(NOWHERE)), ("*.lab.example", None)],
+            "nobody else is asked, and the other one is in force"
+        );
     }
+    // The machine knows which tunnel that is.
+    let c = forward(json!({"OutboundPortType": "Tunnel"}));
+    assert!(c.deviations.is_empty(), "{:?}", c.deviations);
+    assert_eq!(c.lan.forwards[0].device.as_deref(), Some(NOWHERE));
+    assert_eq!(c.lan.tunnelled.iter().collect::<Vec<_>>(), [&c.lan.forwards[0].id]);
     let c = forward(json!({"Domain": "a b"}));
     deviates(&c, "DnsForwards", "DNS servers of a b", Effect::LeftOut, "no name of a domain");
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::Ipv4Net;
+
 use super::Tunnel;
 
 /// The most bytes of a device's name (`IFNAMSIZ`, less the end).
@@ -22,8 +24,20 @@ pub(super) fn device_name(tunnel: &str) -> String {
 /// a device whether it has a carrier; `None`: there is none.
 pub fn device_to(dst: IpAddr, tunnels: &[Tunnel], running: impl Fn(&str) -> Option<bool>) -> Option<String> {
     let IpAddr::V4(dst) = dst else { return None };
-    let leads = |t: &&Tunnel| t.unshared.iter().any(|b| b.contains(&dst));
-    let there =
-        tunnels.iter().filter(leads).filter_map(|t| Some((!running(&t.device)?, t.metric, &t.device)));
+    first(tunnels.iter().filter(|t| t.unshared.iter().any(|b| b.contains(&dst))), running)
+}
+
+/// The same, wherever else the kernel's routes may lead.
+pub fn tunnel_to(dst: IpAddr, tunnels: &[Tunnel], running: impl Fn(&str) -> Option<bool>) -> Option<String> {
+    let IpAddr::V4(dst) = dst else { return None };
+    let is_in = |block: &str| block.parse::<Ipv4Net>().is_ok_and(|b| b.contains(&dst));
+    first(tunnels.iter().filter(|t| t.blocks.iter().any(|(block, _)| is_in(block))), running)
+}
+
+fn first<'a>(
+    tunnels: impl Iterator<Item = &'a Tunnel>,
+    running: impl Fn(&str) -> Option<bool>,
+) -> Option<String> {
+    let there = tunnels.filter_map(|t| Some((!running(&t.device)?, t.metric, &t.device)));
     there.min().map(|(.., device)| device.clone())
 }

@@ -35,7 +35,8 @@ pub use leases::Lease;
 pub use place::{PLACE, STATUS, place};
 pub use service::{Places, Service};
 pub use settings::{
-    Dns, Forward, Port, Range, Reservation, Serves, Settings, Upstream, VirtualRouter, is_mac, is_name,
+    Dns, Forward, NOWHERE, Port, Range, Reservation, Serves, Settings, Upstream, VirtualRouter, is_mac,
+    is_name,
 };
 pub use status::{Domain, PortStatus, Problem, Status};
 

@@ -1,12 +1,17 @@
 //! The daemon's files, made whole from the settings.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use crate::leases::MAX_LEASES;
-use crate::settings::{Dns, Range, Serves, Settings, Upstream, VirtualRouter, is_device, is_mac, is_name};
+use crate::settings::{
+    Dns, NOWHERE, Range, Serves, Settings, Upstream, VirtualRouter, is_device, is_mac, is_name,
+};
 use crate::status::Problem;
 
+/// An address that no host has (RFC 1112, 4), in the place of servers that are not to be asked.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1));
 /// Names that are remembered, and queries that wait for an answer.
 const CACHE: u32 = 4096;
 const QUERIES: u32 = 1000;
@@ -126,6 +131,8 @@ fn servers(dns: &Dns) -> String {
     for f in &dns.forwards {
         let by = f.device.as_ref().map_or_else(String::new, |d| format!("@{d}"));
         for server in &f.servers {
+            // One of the machine's own addresses would be left out, and the domain be asked of the other servers.
+            let server = if f.device.as_deref() == Some(NOWHERE) { NOBODY } else { *server };
             let _ = writeln!(out, "server=/{}/{server}{by}", f.domain.to_ascii_lowercase());
         }
     }

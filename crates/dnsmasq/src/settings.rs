@@ -144,6 +144,9 @@ pub enum Upstream {
     File(PathBuf),
 }
 
+/// A device that does not exist: queries by it get the answer REFUSED, and leave by no other way.
+pub const NOWHERE: &str = "no-way";
+
 /// A domain with servers of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
@@ -153,7 +156,8 @@ pub struct Forward {
     pub domain: String,
     /// The servers.
     pub servers: Vec<IpAddr>,
-    /// The device by which they are reached; none: as the kernel routes.
+    /// The device by which they are reached; none: as the kernel routes. While there is no such device, or it carries
+    /// nothing, the domain's names have no answer.
     pub device: Option<String>,
 }
 
