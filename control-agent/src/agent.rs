@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sag_sandbox::{CapabilitySet, Profile, Program, Supervisor, directories_to};
-use sag_southbound::{AccessPoint, Announcement, Command, SessionLink};
+use sag_southbound::{AccessPoint, Announcement, Command, LinkBackup, SessionLink};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::{Applier, Fault, LastGood};
@@ -64,6 +64,8 @@ struct Agent {
     announced: Option<Announcement>,
     /// What the cloud has for the other device of the instance.
     session_link: Option<SessionLink>,
+    /// What the cloud knows of the links that stand in for each other.
+    link_backup: Vec<LinkBackup>,
     retry_at: Instant,
     reconcile_at: Instant,
     report_at: Instant,
@@ -214,6 +216,7 @@ impl Agent {
             complaint: String::new(),
             announced: None,
             session_link: None,
+            link_backup: Vec::new(),
             retry_at: now,
             reconcile_at: now,
             report_at: now,
@@ -332,6 +335,7 @@ impl Agent {
             // The other members of the network need a new key or address at once.
             if self.applier.announcement() != self.announced
                 || self.applier.session_link() != self.session_link
+                || self.applier.link_backup(&self.checks.verdicts()) != self.link_backup
             {
                 self.report_soon();
             }
@@ -545,6 +549,7 @@ impl Agent {
         let announcement = self.applier.announcement();
         self.announced.clone_from(&announcement);
         self.session_link = self.applier.session_link();
+        self.link_backup = self.applier.link_backup(&self.checks.verdicts());
         let mut network = self.applier.network_notices();
         network.extend(self.applier.lan.deviations().iter().map(ToString::to_string));
         let deviations = report::bounded(self.applier.deviations());
@@ -557,6 +562,7 @@ impl Agent {
             clock_offset: self.client.clock.seconds(),
             announcement,
             session_link: self.session_link.clone(),
+            link_backup: self.link_backup.clone(),
             network,
             deviations,
             dns: self.applier.lan.servers().or_else(|| dns::servers(&self.config.resolv_conf).ok()),

@@ -30,6 +30,7 @@ pub mod identity;
 pub mod ipv6;
 pub mod lan_services;
 pub mod lines;
+pub mod link_backup;
 pub mod measure;
 pub mod overlay;
 pub mod peers;

@@ -10,8 +10,9 @@ use sag_model::control::{
 };
 use sag_rtnl::Tables;
 use sag_southbound::{
-    Announcement, Capability, Deviation, Dns, DropCount, HealthState, PortRole, PortState, ProbeTaskState,
-    RouteState, SessionCount, SessionLink, StateReport, Talker, TunnelState, Version, WanState,
+    Announcement, Capability, Deviation, Dns, DropCount, HealthState, LinkBackup, PortRole, PortState,
+    ProbeTaskState, RouteState, SessionCount, SessionLink, StateReport, Talker, TunnelState, Version,
+    WanState,
 };
 
 use crate::capability::CAPABILITIES;
@@ -60,6 +61,8 @@ pub struct Facts<'a> {
     pub announcement: Option<Announcement>,
     /// For the other device of the instance.
     pub session_link: Option<SessionLink>,
+    /// Links of the device that stand in for each other.
+    pub link_backup: Vec<LinkBackup>,
     /// What the operator should know of the network.
     pub network: Vec<String>,
     /// Objects that are not in force as they are.
@@ -130,6 +133,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         sessions: Some(sessions(&status)),
         overlay: facts.announcement.clone(),
         session_link: facts.session_link.clone(),
+        link_backup: facts.link_backup.clone(),
         software_version: Some(status.version),
         monitor_version: Some(crate::VERSION.to_owned()),
         ..StateReport::default()

@@ -379,6 +379,25 @@ def test_shares_of_two_wan_ports_and_a_health_check(branch, second, wire):
         branch.soon("and the cloud says so", lambda: states() == {"0": "Abnormal", "3": "Normal"}, 5)
         lab.wan.run(["nft", "delete", "table", "ip", "no_ping"])
         branch.soon("the line is back", lambda: legs() == {"0": 25, "3": 75}, 5)
+        # Of one priority none stands in for the other; of different ones the second does, and is in use when the first fails.
+        links = lambda: [
+            tuple(r[k] for k in ("MainLinkId", "MainLinkState", "BackupLinkId", "BackupLinkState", "LinkLevelBackupType"))
+            for r in branch.mine("DescribeSmartAccessGatewayHa")["LinkBackupInfoList"]["LinkBackupInfoList"]
+        ]
+        assert links() == []
+        branch.device("ModifySagWan", **{**other, "Priority": 20})
+        soon = lambda what, wanted: branch.soon(what, lambda: links() == [(*wanted, "StandbyMode")], 4)
+        soon("the second line waits", ("0", "up", "3", "up"))
+        lab.pop.ip("link set gw down")
+        soon("the second line is pulled", ("0", "up", "3", "down"))
+        lab.pop.ip("link set gw up")
+        soon("it is plugged in again", ("0", "up", "3", "up"))
+        lab.wan.run(["nft", "-f", "-"], input=no_ping % A.GW_WAN[4])
+        branch.soon("the line has failed", lambda: legs() == {"3": 75}, 5)
+        soon("the cloud knows which is in use", ("3", "up", "0", "down"))
+        lab.wan.run(["nft", "delete", "table", "ip", "no_ping"])
+        branch.soon("the first line is back", lambda: legs() == {"0": 25}, 5)
+        soon("and the cloud knows", ("0", "up", "3", "up"))
     finally:
         lab.wan.run(["nft", "delete", "table", "ip", "no_ping"], check=False)
         if check:

@@ -1,10 +1,12 @@
-//! The link by which sessions follow to the other device of the instance: with whom it is, and what this device announces.
+//! What stands in for what: the link by which sessions follow to the other device of the instance, with whom it is and what
+//! this device announces; and the links of this device.
 
-use sag_southbound::SessionLink;
+use sag_southbound::{LinkBackup, SessionLink};
 
-use super::Applier;
+use super::{Applier, Verdicts};
 use crate::compile::SessionPeers;
 use crate::desired::Desired;
+use crate::link_backup;
 use crate::session_link::{LinkKey, Own, agreed, announced};
 
 impl Applier {
@@ -42,5 +44,14 @@ impl Applier {
         let address = self.current.as_ref()?.compiled.session_end?;
         let own = (self.config.smart_ag_id.as_str(), self.config.smart_ag_sn.as_str());
         announced(address.into(), own, self.link_key.as_ref()?, &self.identity)
+    }
+
+    /// The links of this device that stand in for each other.
+    pub fn link_backup(&mut self, health: &Verdicts) -> Vec<LinkBackup> {
+        let (Some(current), Some(Ok(tables))) = (&self.current, self.system.as_mut().map(|s| s.tables()))
+        else {
+            return Vec::new();
+        };
+        link_backup::links(&current.compiled, &current.good.desired, health, tables)
     }
 }

@@ -24,6 +24,7 @@ use crate::health::Verdict;
 use crate::overlay::{LocalEndpoint, Tunnel};
 use isolation::{Exclusions, Object, deviation, longest_prefix};
 pub use lan::LanServices;
+pub use ports::{WAN_PRIORITY, by_name};
 pub use protocols::announced;
 pub use sessions::SessionPeers;
 
@@ -487,7 +488,8 @@ impl<'a> Compiler<'a> {
     }
 }
 
-fn port_name(port: &str, vlan: i64) -> String {
+/// The gateway's name of a port, or of a VLAN of a leased line.
+pub fn port_name(port: &str, vlan: i64) -> String {
     if vlan > 0 { format!("{port}.{vlan}") } else { port.to_owned() }
 }
 

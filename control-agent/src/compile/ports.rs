@@ -15,7 +15,7 @@ use crate::desired::{HealthCheck, Wan};
 use crate::health::Verdict;
 
 /// Of a WAN port without one.
-pub(super) const WAN_PRIORITY: i64 = 10;
+pub const WAN_PRIORITY: i64 = 10;
 
 /// Of a WAN port without one.
 pub(super) const WAN_WEIGHT: i64 = 100;
@@ -36,7 +36,7 @@ fn pppoe_line(port: &str, device: &str, wan: &Wan, forwards: bool) -> PppoeLine 
 }
 
 /// The order of ports: 2 before 10.
-pub(super) fn by_name(name: &str) -> (usize, String) {
+pub fn by_name(name: &str) -> (usize, String) {
     (name.len(), name.to_owned())
 }
 

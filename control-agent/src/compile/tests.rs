@@ -31,9 +31,15 @@ pub(crate) fn document(more: serde_json::Value) -> serde_json::Value {
     doc
 }
 
-fn desired(document: serde_json::Value) -> Result<Desired, String> {
+pub(crate) fn desired(document: serde_json::Value) -> Result<Desired, String> {
     let (document, unreadable) = crate::desired::read_document(document).map_err(|e| e.to_string())?;
     Ok(Desired { unreadable, ..document.into() })
+}
+
+/// What becomes of it on a gateway without tunnels.
+pub(crate) fn run_desired(desired: &Desired, health: &BTreeMap<String, Verdict>) -> Compiled {
+    let base = Base::from_toml(BASE).expect("base");
+    compile(desired, &base, &wiring(), health, None).expect("compiles")
 }
 
 pub(super) fn run_with(
