@@ -225,6 +225,8 @@ impl Service {
         }
         let main = self.places.at("dnsmasq.conf");
         let is_new = old.is_none_or(|o| o.main != new.main);
+        // When dnsmasq reads its servers again, one whose device is no more, or that needs none now, keeps the one before.
+        let is_stale = old.is_some_and(|o| by_device(&o.servers).ne(by_device(&new.servers)));
         if is_new {
             let draft = self.places.at("dnsmasq.conf.new");
             write(&draft, &new.main, 0o644)?;
@@ -233,7 +235,7 @@ impl Service {
         }
         write(&self.places.at("servers.conf"), &new.servers, 0o644)?;
         write(&self.places.at("hosts.conf"), &new.hosts, 0o644)?;
-        if !is_new && self.daemons.signal(NAME, Signal::HUP) {
+        if !is_new && !is_stale && self.daemons.signal(NAME, Signal::HUP) {
             tracing::info!("dnsmasq reads its DNS servers and reservations again");
         } else if self.daemons.runs(NAME) {
             self.daemons.stop(NAME);
@@ -315,6 +317,11 @@ impl Drop for Service {
         // Only if nothing else is there.
         let _ = fs::remove_dir(&self.places.run);
     }
+}
+
+/// Servers that are reached by a certain device.
+fn by_device(servers: &str) -> impl Iterator<Item = &str> {
+    servers.lines().filter(|line| line.contains('@'))
 }
 
 /// Whether every user may enter the directory.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::{Dns, Port, Range, Reservation, Upstream};
+use crate::settings::{Dns, Forward, NOWHERE, Port, Range, Reservation, Upstream};
 use std::time::{Duration, Instant};
 
 /// Refuses what has the word `refuse` in it; else it runs until it is ended, and notes what it is told.
@@ -86,6 +86,26 @@ fn it_starts_anew_only_for_what_cannot_be_read_again() {
     let hosts = fs::read_to_string(bed.dir.path().join("run/hosts.conf")).expect("a file");
     assert_eq!(hosts, "02:00:00:00:00:01,10.1.0.9\n");
     assert_eq!(bed.service.servers(), Some(vec!["192.0.2.2".parse().expect("address")]));
+    // dnsmasq 2.90 goes on to send by the device that a server had when it reads that the server has none, or another.
+    let by = |device: Option<&str>| {
+        let mut it = with_server("192.0.2.2");
+        let forwards = &mut it.dns.as_mut().expect("a forwarder").forwards;
+        forwards.push(Forward {
+            id: "f".into(),
+            domain: "a.example".into(),
+            servers: vec!["192.0.2.9".parse().expect("address")],
+            device: device.map(Into::into),
+        });
+        it
+    };
+    bed.service.set(by(Some("wan")));
+    bed.within("with a device", |b| b.log().ends_with(" start "));
+    for (device, starts) in [(Some(NOWHERE), 4), (None, 5)] {
+        bed.service.set(by(device));
+        bed.within("another way", |b| b.log().matches("start").count() == starts);
+    }
+    bed.service.set(with_server("192.0.2.2"));
+    bed.within("what has no device is read again", |b| b.log().ends_with(" hup "));
     bed.service.set(Settings::default());
     assert!(bed.service.status().daemon.is_none() && bed.service.servers().is_none());
     assert!(!bed.dir.path().join("run/dnsmasq.conf").exists());
