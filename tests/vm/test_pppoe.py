@@ -50,8 +50,10 @@ class Line:
         self.cloud.call("ModifySagWan", PortName="0", **keys, **self.device)
 
     def state(self):
-        lines = self.guest.ctl("routing")["Pppoe"]
-        return lines[0] if lines else {"Up": False, "Problem": "no line", "Sessions": 0}
+        """What the service says; one that was killed says nothing for a moment."""
+        done = self.guest.run("sagctl --json routing", check=False)
+        lines = json.loads(done.out)["Pppoe"] if done.code == 0 else []
+        return lines[0] if lines else {"Up": False, "Problem": "no line", "Sessions": 0, "NextAttempt": None}
 
     def is_up(self):
         return self.state()["Up"] and self.reaches()
@@ -204,11 +206,15 @@ def test_a_concentrator_that_is_silent_is_noticed(up):
     sessions = up.state()["Sessions"]
     stopped = up.concentrators()
     up.guest.run(["kill", "-STOP", *stopped])
-    took = within(60, "echo requests stay unanswered", lambda: not up.state()["Up"], up.said)
-    assert took > 5
-    within(30, "the default route is gone", lambda: not up.defaults())
-    assert any("does not answer" in d or "no access concentrator" in d for d in up.deviations()), up.deviations()
-    up.guest.run(["kill", "-KILL", *stopped])
+    try:
+        took = within(60, "echo requests stay unanswered", lambda: not up.state()["Up"], up.said)
+        assert took > 5
+        within(30, "the default route is gone", lambda: not up.defaults())
+        # It goes on taking calls, for which it has no room.
+        named = lambda: any("does not answer" in d or "no access concentrator" in d for d in up.deviations())
+        within(30, "it is named", named, up.deviations)
+    finally:
+        up.guest.run(["kill", "-KILL", *stopped])
     up.wait_up()
     assert up.state()["Sessions"] == sessions + 1
 
@@ -216,14 +222,16 @@ def test_a_concentrator_that_is_silent_is_noticed(up):
 @pytest.mark.parametrize("who", ["pppd", "sag-routing", "sag-agent"])
 def test_whoever_is_killed_comes_back(up, who):
     guest = up.guest
-    pids = up.clients() if who == "pppd" else [guest.unit(who)["MainPID"]]
+    clients = up.clients()
+    pids = clients if who == "pppd" else [guest.unit(who)["MainPID"]]
     before = up.state()["Sessions"]
     guest.run(["kill", "-KILL", *pids])
     if who == "sag-agent":
         # The session is the service's.
         assert up.reaches()
     else:
-        within(60, "it was noticed", lambda: up.clients() not in ([], pids) or up.state()["Sessions"] != before)
+        noticed = lambda: up.clients() not in ([], clients) or up.state()["Sessions"] != before
+        within(60, "it was noticed", noticed, up.said)
     up.wait_up()
     assert len(up.clients()) == 1 and len(up.defaults()) == 1
     names = [link["ifname"] for link in guest.json("ip -j link show") if link["ifname"].startswith("pp")]
@@ -235,7 +243,7 @@ def test_a_line_without_carrier_is_none(up):
     try:
         within(10, "the port is down", lambda: not up.state()["Up"])
         within(10, "the cloud knows", lambda: up.wan()["TrafficState"] == "Abnormal", up.wan)
-        assert any("no carrier" in d for d in up.deviations()), up.deviations()
+        within(10, "it is named", lambda: any("no carrier" in d for d in up.deviations()), up.deviations)
     finally:
         up.guest.run("ip -n ac link set ac0 up")
     up.wait_up()

@@ -86,7 +86,7 @@ pub(super) fn end(code: Option<i32>) -> End {
         Some(2) => ("pppd refuses its options: a version older than 2.4.9?", true),
         Some(4) => ("the kernel has no PPP: modules ppp_generic and pppoe", true),
         Some(5) => ("pppd was ended by a signal", false),
-        Some(8) => ("no access concentrator has answered", false),
+        Some(8) => ("no access concentrator has opened a session", false),
         Some(10) => ("no agreement on options or addresses (LCP, IPCP)", false),
         Some(11) => ("the access concentrator does not authenticate itself", true),
         Some(15) => ("the access concentrator does not answer any more", false),
