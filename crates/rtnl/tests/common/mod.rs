@@ -279,3 +279,30 @@ fn difference(followed: &Tables, fresh: &Tables) -> String {
     compare("nexthops", show(followed.nexthop_objects()), show(fresh.nexthop_objects()));
     out
 }
+
+/// Two veth pairs in one namespace, all ends up, with addresses on a0 and b0. IPv6 without duplicate
+/// address detection; what the kernel still does about them on its own is waited for.
+pub fn two_pairs() -> Watched {
+    sysctl("net/ipv6/conf/default/accept_dad", "0");
+    ip("link set lo up");
+    ip("link add a0 type veth peer name a1");
+    ip("link add b0 type veth peer name b1");
+    for dev in ["a0", "a1", "b0", "b1"] {
+        ip(&format!("link set {dev} up"));
+    }
+    ip("addr add 192.0.2.1/25 dev a0");
+    ip("addr add 192.0.2.129/25 dev b0");
+    ip("addr add 2001:db8:a::1/64 dev a0");
+    ip("addr add 2001:db8:b::1/64 dev b0");
+    let mut w = Watched::open();
+    w.until(Duration::from_secs(10), "four links with their own addresses", |t| {
+        let ready = |dev: &str| {
+            let addresses =
+                |l: &sag_rtnl::Link| t.addresses_of(l.ifindex).filter(|a| a.addr.is_ipv6()).count();
+            t.link_named(dev).is_some_and(|l| l.running && addresses(l) >= 1)
+        };
+        ["a0", "a1", "b0", "b1"].into_iter().all(ready) && t.addresses().all(|a| a.usable())
+    });
+    w.quiet();
+    w
+}
