@@ -250,8 +250,8 @@ impl Applier {
         changed |= self.addresses(&compiled);
         self.learn_routes(&compiled, &good.desired, health);
         let tables = self.system.as_mut().and_then(|s| s.tables().ok());
-        let router = self.routing.virtual_router();
-        self.lan.set(&compiled.lan, &compiled.tunnels, &self.config, tables, router);
+        let routers = self.routing.virtual_routers();
+        self.lan.set(&compiled.lan, &compiled.tunnels, &self.config, tables, routers);
         crash::point("after-addresses");
         self.exchange_keys(&compiled, status.pid)?;
         let known = self.current.as_ref().map(|c| &c.good);

@@ -23,6 +23,14 @@ pub struct LanServer {
     unmatched: Vec<Problem>,
 }
 
+/// Routers of LAN ports that this gateway or another one is (RFC 5798).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VirtualRouters {
+    pub ipv4: Option<VirtualRouter>,
+    /// The port that has one of IPv6, and whether it is this device.
+    pub ipv6: Option<(String, bool)>,
+}
+
 /// Whether the agent runs dnsmasq when it is needed.
 pub fn may_run(config: &Config) -> bool {
     config.lan.mode != LanMode::Off && sag_dnsmasq::program().is_some()
@@ -54,18 +62,17 @@ impl LanServer {
     }
 
     /// Has the LANs be served as the configuration says.
-    /// `router`: an address that one of two gateways has, and its device.
     pub fn set(
         &mut self,
         compiled: &LanServices,
         tunnels: &[Tunnel],
         config: &Config,
         tables: Option<&Tables>,
-        router: Option<(String, Ipv4Addr)>,
+        routers: VirtualRouters,
     ) {
-        let (mut settings, unmatched) = complete(compiled, tunnels, config, tables);
+        let (mut settings, unmatched) = complete(compiled, tunnels, config, tables, routers.ipv6);
         if !settings.is_off() {
-            settings.virtual_router = router.map(|(device, address)| VirtualRouter { device, address });
+            settings.virtual_router = routers.ipv4;
         }
         self.unmatched = unmatched;
         self.service.set(settings);
@@ -100,12 +107,18 @@ fn complete(
     tunnels: &[Tunnel],
     config: &Config,
     tables: Option<&Tables>,
+    router: Option<(String, bool)>,
 ) -> (Settings, Vec<Problem>) {
     let local = &config.lan;
     let mut ports = compiled.ports.clone();
     let mut unmatched = Vec::new();
     for p in &mut ports {
-        p.advertises = local.advertise.contains(&p.name) || config.ipv6.delegates_to(&p.name);
+        // Hosts have the virtual router, if there is one, for their only router.
+        let (wanted, virtual_one) =
+            (local.advertise.contains(&p.name), router.as_ref().filter(|r| r.0 == p.name));
+        p.advertises = wanted && virtual_one.is_none() || config.ipv6.delegates_to(&p.name);
+        let is_master = virtual_one.is_some_and(|(_, is_master)| *is_master);
+        p.advertises_by = (wanted && is_master).then(|| sag_frr::DEVICE6.to_owned());
     }
     let no_port = |what: &str, port: &str| {
         let why = "there is no LAN port of this name; correct [lan] of agent.toml";
@@ -144,7 +157,7 @@ fn complete(
         unmatched.extend(own_servers(compiled, tables));
     }
     unmatched.extend(homeless(&local.reservations, &ports));
-    let serves_hosts = ports.iter().any(|p| p.advertises || matches!(p.serves, Some(Serves::Range(_))));
+    let serves_hosts = ports.iter().any(|p| p.is_advertised() || matches!(p.serves, Some(Serves::Range(_))));
     let upstream = || match compiled.servers.is_empty() {
         true => Upstream::File(dns::file(&config.resolv_conf)),
         false => Upstream::Servers(compiled.servers.clone()),

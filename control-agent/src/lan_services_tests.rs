@@ -13,6 +13,7 @@ fn compiled() -> LanServices {
         device: device.into(),
         serves,
         advertises: false,
+        advertises_by: None,
     };
     let ports = vec![port("1", "lan-a", Some(Serves::Range(range))), port("4", "lan-b", None)];
     LanServices { ports, ..LanServices::default() }
@@ -52,19 +53,19 @@ fn tables() -> Tables {
 fn hosts_that_get_addresses_get_names() {
     let dir = tempfile::tempdir().expect("dir");
     let config = config(dir.path(), "");
-    let (s, unmatched) = complete(&compiled(), &[], &config, None);
+    let (s, unmatched) = complete(&compiled(), &[], &config, None, None);
     assert!(unmatched.is_empty() && s.ping);
     let dns = s.dns.expect("a forwarder");
     assert_eq!(dns.upstream, Upstream::File("/tmp/no-such-file".into()));
     let servers: Vec<IpAddr> = vec!["192.0.2.53".parse().expect("ip")];
     let named = LanServices { servers: servers.clone(), ..compiled() };
     assert_eq!(
-        complete(&named, &[], &config, None).0.dns.map(|d| d.upstream),
+        complete(&named, &[], &config, None, None).0.dns.map(|d| d.upstream),
         Some(Upstream::Servers(servers))
     );
     let mut quiet = compiled();
     quiet.ports[0].serves = None;
-    assert_eq!(complete(&quiet, &[], &config, None).0, Settings::default(), "nothing is wanted");
+    assert_eq!(complete(&quiet, &[], &config, None, None).0, Settings::default(), "nothing is wanted");
     // Servers of a domain are enough for a forwarder.
     quiet.forwards.push(Forward {
         id: "f".into(),
@@ -72,7 +73,7 @@ fn hosts_that_get_addresses_get_names() {
         servers: vec![],
         device: None,
     });
-    assert!(complete(&quiet, &[], &config, None).0.dns.is_some());
+    assert!(complete(&quiet, &[], &config, None, None).0.dns.is_some());
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn relays_and_advertisements_of_the_devices_own_file() {
     let mut config = config(dir.path(), "[lan]\nadvertise = [\"4\", \"9\"]\nping = false\n");
     let relay = |port: &str, server: &str| Relay { port: port.into(), server: server.parse().expect("ip") };
     config.lan.relays = vec![relay("4", "10.9.0.1"), relay("4", "10.9.0.2"), relay("7", "10.9.0.1")];
-    let (s, unmatched) = complete(&compiled(), &[], &config, Some(&tables()));
+    let (s, unmatched) = complete(&compiled(), &[], &config, Some(&tables()), None);
     let by = |n: usize| s.ports[n].serves.clone();
     let servers = ["10.9.0.1", "10.9.0.2"].map(|a| a.parse().expect("ip")).to_vec();
     assert_eq!(by(1), Some(Serves::Relay { local: "10.4.0.1".parse().expect("ip"), servers }));
@@ -91,7 +92,7 @@ fn relays_and_advertisements_of_the_devices_own_file() {
     assert_eq!(named, ["router advertisements of port 9", "DHCP relay of port 7"]);
     // A port has one way of giving addresses, and the relay needs an address of the port.
     config.lan.relays = vec![relay("1", "10.9.0.1"), relay("1", "10.9.0.2")];
-    let (s, unmatched) = complete(&compiled(), &[], &config, Some(&tables()));
+    let (s, unmatched) = complete(&compiled(), &[], &config, Some(&tables()), None);
     assert_eq!(s.ports[0].serves, None);
     let named: Vec<&str> = unmatched.iter().map(|p| p.object.as_str()).collect();
     assert_eq!(named[1..], ["DHCP server of port 1", "DHCP relay of port 1"]);
@@ -118,7 +119,7 @@ fn own_servers_and_reservations_without_a_network_are_named() {
         forwards: vec![forward("a.example", "2001:db8::1"), forward("b.example", "192.0.2.54")],
         ..compiled()
     };
-    let (_, unmatched) = complete(&own, &[], &config, Some(&tables()));
+    let (_, unmatched) = complete(&own, &[], &config, Some(&tables()), None);
     let named: Vec<(&str, &str)> =
         unmatched.iter().map(|p| (p.section.as_str(), p.object.as_str())).collect();
     assert_eq!(
@@ -141,11 +142,11 @@ fn a_device_says_what_it_lacks() {
     );
     let mut server = LanServer::new(&config);
     assert_eq!((server.capabilities(), may_run(&config)), (Vec::new(), false));
-    server.set(&compiled(), &[], &config, None, None);
+    server.set(&compiled(), &[], &config, None, VirtualRouters::default());
     assert!(server.tend());
     let deviations: Vec<String> = server.deviations().iter().map(ToString::to_string).collect();
     assert_eq!(deviations, ["DHCP server of port 1 is left out: agent.toml says [lan] mode = \"off\""]);
-    server.set(&LanServices::default(), &[], &config, None, None);
+    server.set(&LanServices::default(), &[], &config, None, VirtualRouters::default());
     assert!(server.tend() && server.deviations().is_empty());
 }
 
@@ -196,7 +197,7 @@ fn servers_behind_tunnels() {
     });
     wanted.tunnelled.insert("f".into());
     let seen = |tunnels: &[Tunnel], tables: Option<&Tables>| {
-        let (settings, problems) = complete(&wanted, tunnels, &config, tables);
+        let (settings, problems) = complete(&wanted, tunnels, &config, tables, None);
         let forwards = settings.dns.expect("a forwarder").forwards;
         let by: Vec<_> = forwards.iter().map(|f| (f.servers[0].to_string(), f.device.clone())).collect();
         (by, problems.iter().map(|p| p.reason.clone()).collect::<Vec<_>>())
@@ -220,4 +221,19 @@ fn servers_behind_tunnels() {
     let (found, why) = seen(&both, Some(&bare));
     assert_eq!(found, by(NOWHERE, NOWHERE));
     assert!(why[0].contains("no address in its blocks"), "{why:?}");
+}
+/// Of two devices with a virtual router of IPv6 the one that is it advertises, by the router's device.
+#[test]
+fn only_the_master_advertises_a_virtual_router() {
+    let dir = tempfile::tempdir().expect("dir");
+    let config = config(dir.path(), "[lan]\nadvertise = [\"1\", \"4\"]\n");
+    for (router, by) in [
+        (None, None),
+        (Some(("1".to_owned(), false)), None),
+        (Some(("1".to_owned(), true)), Some("sag-vrrp6")),
+    ] {
+        let ports = complete(&compiled(), &[], &config, None, router.clone()).0.ports;
+        assert_eq!((ports[0].advertises, ports[0].advertises_by.as_deref()), (router.is_none(), by));
+        assert!(ports[1].advertises && ports[1].advertises_by.is_none(), "another port");
+    }
 }

@@ -5,13 +5,14 @@
 //! root starts before it gives its privileges up; that one ends with the agent.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use sag_dnsmasq::VirtualRouter;
 use sag_frr::{Client, Neighbor, Problem, Sessions, Settings, Side, Status, Vrrp};
 use sag_model::Role;
 use sag_rtnl::{Link, Scope, Tables};
@@ -21,6 +22,7 @@ use crate::compile::{Compiled, announced};
 use crate::config::{Config, Routing as Local, RoutingMode};
 use crate::desired::Desired;
 use crate::health::Verdict;
+use crate::lan_services::VirtualRouters;
 use crate::vcpe::{Vcpe, VcpeError};
 
 /// How often the service is asked while it has something to do, and while not.
@@ -214,17 +216,31 @@ impl Routing {
     }
 
     /// The virtual address, with its device, if keepalived sees to it that a device has it.
-    pub fn virtual_router(&self) -> Option<(String, Ipv4Addr)> {
+    fn virtual_router(&self) -> Option<VirtualRouter> {
         let state = self.state();
         let vrrp = state.wanted.vrrp.as_ref()?;
         let has_service = !self.is_off && (self.service.is_some() || Client::new(&self.dir).is_there());
-        (has_service && sag_frr::installed().vrrp).then(|| (vrrp.device.clone(), vrrp.address))
+        let by = vrrp.virtual_mac.then(|| sag_frr::DEVICE4.to_owned());
+        let (device, address) = (vrrp.device.clone(), vrrp.address);
+        (has_service && sag_frr::installed().vrrp).then_some(VirtualRouter { device, address, by })
     }
 
     /// Whether this device forwards for its branch: the other one does while that has their virtual address.
     pub fn is_active(&self) -> bool {
         let state = self.state();
         state.wanted.vrrp.is_none() || state.status.vrrp.as_ref().is_some_and(sag_frr::VrrpState::is_master)
+    }
+
+    /// The routers of LAN ports that this device or another one is.
+    pub fn virtual_routers(&self) -> VirtualRouters {
+        VirtualRouters { ipv4: self.virtual_router(), ipv6: self.virtual_router6() }
+    }
+
+    /// The LAN port that has a virtual router of IPv6, and whether it is this device now.
+    fn virtual_router6(&self) -> Option<(String, bool)> {
+        let state = self.state();
+        let vrrp = state.wanted.vrrp.as_ref().filter(|v| !v.ipv6.is_empty())?;
+        Some((vrrp.port.clone(), state.status.vrrp.as_ref().is_some_and(sag_frr::VrrpState::is_master)))
     }
 
     /// Neighbors for the state report.
@@ -334,6 +350,9 @@ pub fn complete(
     out.bfd = local.bfd;
     if let Some(vrrp) = &mut out.vrrp {
         vrrp.priority = local.vrrp_priority;
+        vrrp.virtual_mac = local.virtual_mac;
+        vrrp.ipv6.clone_from(&local.vrrp_ipv6);
+        deviations.extend(unfit_ipv6(vrrp, tables));
         if let Some(why) = unfit_address(vrrp, tables) {
             deviations.push(Deviation {
                 section: "Ha".to_owned(),
@@ -362,6 +381,21 @@ pub fn complete(
         }
     }
     (out, deviations)
+}
+
+/// Hosts must be in the networks of the virtual addresses of IPv6, which the port has; else only IPv4 moves.
+fn unfit_ipv6(vrrp: &mut Vrrp, tables: &Tables) -> Option<Deviation> {
+    let link = tables.link_named(&vrrp.device)?;
+    let nets: Vec<IpNet> = networks(tables, link).collect();
+    let mut global = vrrp.ipv6.iter().skip(1);
+    let alien = *global.find(|a| !nets.contains(&IpNet::V6(a.trunc())))?;
+    vrrp.ipv6.clear();
+    Some(Deviation {
+        section: "Ha".to_owned(),
+        object: format!("virtual addresses of IPv6 on port {}", vrrp.port),
+        effect: Some(Effect::LeftOut),
+        reason: format!("{alien} is in no network of the port; correct [routing] vrrp_ipv6 of agent.toml"),
+    })
 }
 
 /// Hosts of the port's network must be able to take the address for a router's, and no device may have it for its own.

@@ -59,6 +59,8 @@ fn local(neighbors: Vec<LocalNeighbor>) -> Local {
         bfd: true,
         max_prefixes: 7,
         vrrp_priority: 100,
+        virtual_mac: false,
+        vrrp_ipv6: Vec::new(),
         neighbors,
     }
 }
@@ -163,7 +165,7 @@ fn a_device_without_the_service_says_so() {
 fn a_virtual_address_fits_its_port() {
     let compiled =
         run(json!({"Ha": {"Mode": "STATIC", "PortName": "1", "VirtualIp": "10.1.7.6"}})).expect("compiles").0;
-    let own = Local { vrrp_priority: 150, ..local(Vec::new()) };
+    let own = Local { vrrp_priority: 150, virtual_mac: true, ..local(Vec::new()) };
     let with = |address: &str, tables: &Tables| {
         let mut compiled = compiled.clone();
         compiled.routing.vrrp.as_mut().expect("VRRP").address = address.parse().expect("address");
@@ -172,7 +174,22 @@ fn a_virtual_address_fits_its_port() {
     let mut there = tables(true);
     there.insert_address(Address { addr: "10.1.7.6".parse().expect("address"), prefix_len: 32, ..address() });
     let (settings, deviations) = with("10.1.7.6", &there);
-    assert_eq!(settings.vrrp.map(|v| v.priority), Some(150));
+    assert_eq!(settings.vrrp.map(|v| (v.priority, v.virtual_mac)), Some((150, true)));
+    // Addresses of IPv6 move with it if hosts are in their networks.
+    there.insert_address(Address {
+        addr: "2001:db8:7::1".parse().expect("address"),
+        prefix_len: 64,
+        ..address()
+    });
+    for (net, fits) in [("2001:db8:7::6/64", true), ("2001:db8:8::6/64", false)] {
+        let vrrp_ipv6 = ["fe80::6/64", net].map(|a| a.parse().expect("address")).to_vec();
+        let own = Local { vrrp_ipv6, virtual_mac: true, ..local(Vec::new()) };
+        let (settings, deviations) = complete(&compiled, &Desired::default(), &BTreeMap::new(), &own, &there);
+        assert_eq!(
+            (settings.vrrp.map(|v| v.ipv6.len()), deviations.is_empty()),
+            (Some(if fits { 2 } else { 0 }), fits)
+        );
+    }
     assert!(deviations.is_empty(), "{deviations:?}");
     assert_eq!(completed(&own, &there).0.branch.len(), 2, "no network of one address");
     for (address, why) in [("10.9.9.9", "in no network"), ("10.1.7.1", "the device itself")] {

@@ -44,7 +44,7 @@ impl Compiler<'_> {
         let mut ports = Vec::new();
         for (name, device) in lans {
             let serves = self.range(&name).map(Serves::Range);
-            ports.push(Port { name, device, serves, advertises: false });
+            ports.push(Port { name, device, serves, advertises: false, advertises_by: None });
         }
         let tunnelled = self.desired.dns_forwards.iter().filter(|f| f.by == TUNNEL).map(|f| f.id.clone());
         let tunnelled = tunnelled.collect();

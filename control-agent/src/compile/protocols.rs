@@ -66,8 +66,9 @@ impl Compiler<'_> {
             return None;
         };
         let router = Some(address.octets()[3]).filter(|n| *n != 0).unwrap_or(255);
-        // The priority is of the device's own file.
-        Some(frr::Vrrp { port: port.clone(), device: device.clone(), address, router, priority: 0 })
+        // The rest is of the device's own file.
+        let (port, device, priority) = (port.clone(), device.clone(), 0);
+        Some(frr::Vrrp { port, device, address, router, priority, virtual_mac: false, ipv6: Vec::new() })
     }
 
     fn left_out(&mut self, section: &str, object: impl Into<String>, why: impl Into<String>) {

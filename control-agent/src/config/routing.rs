@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv6Net;
 use sag_frr::Key;
 use serde::Deserialize;
 
@@ -16,6 +17,8 @@ pub(super) struct RawRouting {
     bfd: bool,
     max_prefixes: Option<u32>,
     vrrp_priority: Option<u8>,
+    virtual_mac: bool,
+    vrrp_ipv6: Vec<Ipv6Net>,
     neighbor: Vec<RawNeighbor>,
 }
 
@@ -49,6 +52,10 @@ pub struct Routing {
     pub max_prefixes: u32,
     /// Who has more of two devices has their virtual address.
     pub vrrp_priority: u8,
+    /// The virtual address has an Ethernet address of its own.
+    pub virtual_mac: bool,
+    /// Addresses of IPv6 that move with it, a link-local one first.
+    pub vrrp_ipv6: Vec<Ipv6Net>,
     pub neighbors: Vec<LocalNeighbor>,
 }
 
@@ -93,15 +100,39 @@ impl RawRouting {
             let here = format!("{place}: routing.vrrp_priority");
             return Err(wrong(here, format!("{vrrp_priority} is reserved (RFC 5798)"), "use 1..254"));
         }
+        virtual_ipv6(&self.vrrp_ipv6, self.virtual_mac, place)?;
         Ok(Routing {
             mode: self.mode.unwrap_or(RoutingMode::Auto),
             dir: self.dir.unwrap_or_else(|| Path::new(sag_frr::PLACE).join(sn)),
             bfd: self.bfd,
             max_prefixes,
             vrrp_priority,
+            virtual_mac: self.virtual_mac,
+            vrrp_ipv6: self.vrrp_ipv6,
             neighbors,
         })
     }
+}
+
+/// RFC 5798 section 5.2.9: the first one is link-local. Hosts get it by advertisements of the others' networks.
+fn virtual_ipv6(addresses: &[Ipv6Net], virtual_mac: bool, place: &str) -> Result<(), ConfigError> {
+    let here = format!("{place}: routing.vrrp_ipv6");
+    let Some((first, others)) = addresses.split_first() else { return Ok(()) };
+    let is_host =
+        |a: &Ipv6Net| !a.addr().is_multicast() && !a.addr().is_loopback() && !a.addr().is_unspecified();
+    if !first.addr().is_unicast_link_local() || others.iter().any(|a| a.addr().is_unicast_link_local()) {
+        let remedy = "begin with one link-local address, as in [\"fe80::6/64\", \"2001:db8:1::6/64\"]";
+        return Err(wrong(here, "the first one, and no other, is to be link-local", remedy));
+    }
+    if others.is_empty() || others.iter().any(|a| a.prefix_len() != 64 || !is_host(a)) {
+        let remedy = "name an address with 64 bits of network in each network of the port";
+        return Err(wrong(here, "hosts have no network that they could live in", remedy));
+    }
+    if !virtual_mac {
+        let remedy = "set virtual_mac = true";
+        return Err(wrong(here, "a router of IPv6 that moves needs an Ethernet address of its own", remedy));
+    }
+    Ok(())
 }
 
 /// The first line of the file.
@@ -133,6 +164,9 @@ mod tests {
         let with = |more: &str| load(&format!("{BASE}{INLINE}{more}"), 0o600, &[]);
         let plain = with("").expect("defaults").routing;
         assert_eq!((plain.mode, plain.bfd, plain.max_prefixes), (RoutingMode::Auto, false, MAX_PREFIXES));
+        assert!(!plain.virtual_mac && plain.vrrp_ipv6.is_empty());
+        let v6 = with("[routing]\nvirtual_mac = true\nvrrp_ipv6 = [\"fe80::6/64\", \"2001:db8::6/64\"]\n");
+        assert_eq!(v6.expect("right").routing.vrrp_ipv6.len(), 2);
         assert_eq!(plain.dir, Path::new("/run/sag-routing/sn1"));
         let set = with(&format!(
             "[routing]\nmode = \"off\"\nbfd = true\nmax_prefixes = 7\n[[routing.neighbor]]\n\
@@ -148,6 +182,14 @@ mod tests {
             ("[[routing.neighbor]]\naddress = \"192.0.2.1\"\nremote_as = 0\n", "begin with 1"),
             ("[routing]\nmax_prefixes = 0\n", "no bound"),
             ("[routing]\nvrrp_priority = 255\n", "reserved"),
+            ("[routing]\nvrrp_ipv6 = [\"fe80::6/64\", \"2001:db8::6/64\"]\n", "set virtual_mac"),
+            ("[routing]\nvirtual_mac = true\nvrrp_ipv6 = [\"2001:db8::6/64\"]\n", "link-local"),
+            ("[routing]\nvirtual_mac = true\nvrrp_ipv6 = [\"fe80::6/64\"]\n", "no network"),
+            (
+                "[routing]\nvirtual_mac = true\nvrrp_ipv6 = [\"fe80::6/64\", \"2001:db8::6/128\"]\n",
+                "no network",
+            ),
+            ("[routing]\nvirtual_mac = true\nvrrp_ipv6 = [\"fe80::6/64\", \"fe80::7/64\"]\n", "no other"),
             ("[routing]\nunknown = 0\n", "unknown field"),
         ] {
             let e = with(wrong).expect_err(wrong);

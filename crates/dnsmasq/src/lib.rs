@@ -15,6 +15,7 @@
 //!     device: "lan-a".to_owned(),
 //!     serves: Some(Serves::Range(range)),
 //!     advertises: false,
+//!     advertises_by: None,
 //! };
 //! assert!(!Settings { ports: vec![port], ..Settings::default() }.is_off());
 //! # Ok::<(), Box<dyn std::error::Error>>(())

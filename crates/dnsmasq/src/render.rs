@@ -92,10 +92,17 @@ pub(crate) fn render(settings: &Settings, files: &Files<'_>) -> Rendered {
     line("except-interface=lo");
     for p in &settings.ports {
         line(&format!("interface={}", p.device));
+        if let Some(by) = &p.advertises_by {
+            line(&format!("interface={by}"));
+        }
+    }
+    // Hosts ask the virtual address for names, which is on a device of its own then. Broadcasts come to both.
+    if let Some(by) = settings.virtual_router.as_ref().and_then(|r| r.by.as_ref()) {
+        line(&format!("interface={by}"));
     }
     names(settings, files, &mut line);
     addresses(settings, files, &mut line);
-    advertisements(settings, &mut line);
+    advertisements(settings, files, &mut line);
     let hosts = settings.reservations.iter().fold(String::new(), |mut out, r| {
         let name = if r.name.is_empty() { String::new() } else { format!(",{}", r.name) };
         let _ = writeln!(out, "{},{}{name}", r.mac.to_ascii_lowercase(), r.address);
@@ -167,6 +174,12 @@ fn addresses(settings: &Settings, files: &Files<'_>, line: &mut impl FnMut(&str)
             }
             None => line(&format!("no-dhcpv4-interface={}", p.device)),
         }
+        if let Some(by) = &p.advertises_by {
+            line(&format!("no-dhcpv4-interface={by}"));
+        }
+    }
+    if let Some(by) = settings.virtual_router.as_ref().and_then(|r| r.by.as_ref()) {
+        line(&format!("no-dhcpv4-interface={by}"));
     }
 }
 
@@ -191,20 +204,27 @@ fn range_of(settings: &Settings, device: &str, range: &Range, line: &mut impl Fn
     }
 }
 
-fn advertisements(settings: &Settings, line: &mut impl FnMut(&str)) {
-    if settings.ports.iter().all(|p| !p.advertises) {
+fn advertisements(settings: &Settings, files: &Files<'_>, line: &mut impl FnMut(&str)) {
+    if settings.ports.iter().all(|p| !p.is_advertised()) {
         return;
+    }
+    if settings.ports.iter().all(|p| p.serves.is_none()) {
+        // It has one all the same, and not where it would have it by itself.
+        line(&format!("dhcp-leasefile={}", files.leases.display()));
     }
     line("enable-ra");
     line("quiet-ra");
     line("quiet-dhcp6");
+    if let Some(by) = settings.virtual_router.as_ref().and_then(|r| r.by.as_ref()) {
+        line(&format!("no-dhcpv6-interface={by}"));
+    }
     for p in &settings.ports {
-        match p.advertises {
-            true => {
-                line(&format!("ra-param={},{INTERVAL},{LIFETIME}", p.device));
-                line(&format!("dhcp-range=::,constructor:{},ra-stateless,64,{ADVERTISED}", p.device));
-            }
-            false => line(&format!("no-dhcpv6-interface={}", p.device)),
+        if !p.advertises {
+            line(&format!("no-dhcpv6-interface={}", p.device));
+        }
+        for by in p.advertises.then_some(&p.device).into_iter().chain(&p.advertises_by) {
+            line(&format!("ra-param={by},{INTERVAL},{LIFETIME}"));
+            line(&format!("dhcp-range=::,constructor:{by},ra-stateless,64,{ADVERTISED}"));
         }
     }
 }

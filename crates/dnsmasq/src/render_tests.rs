@@ -2,7 +2,7 @@ use super::*;
 use crate::settings::{Forward, Port, Reservation};
 
 fn port(name: &str, device: &str, serves: Option<Serves>, advertises: bool) -> Port {
-    Port { name: name.into(), device: device.into(), serves, advertises }
+    Port { name: name.into(), device: device.into(), serves, advertises, advertises_by: None }
 }
 
 fn range(net: &str) -> Option<Serves> {
@@ -54,6 +54,7 @@ fn everything() -> Settings {
         virtual_router: Some(VirtualRouter {
             device: "lan-a".into(),
             address: "10.1.0.254".parse().expect("address"),
+            by: None,
         }),
     }
 }
@@ -62,7 +63,7 @@ fn everything() -> Settings {
 fn with_virtual_router(device: &str, address: &str) -> Vec<String> {
     let mut settings = everything();
     settings.virtual_router =
-        Some(VirtualRouter { device: device.into(), address: address.parse().expect("address") });
+        Some(VirtualRouter { device: device.into(), address: address.parse().expect("address"), by: None });
     let all = files_in(Path::new("/run/x"), &settings).main;
     let about = |l: &&str| {
         l.starts_with("dhcp-range=10.")
@@ -222,5 +223,37 @@ fn dnsmasq_accepts_the_files() {
         let conf = format!("--conf-file={}", dir.path().join("main").display());
         let done = std::process::Command::new(&program).args(["--test", &conf]).output().expect("run");
         assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stderr), out.main);
+    }
+}
+
+/// A virtual router advertises by its own device, and the port by itself does not.
+#[test]
+fn a_virtual_router_advertises_by_its_device() {
+    let mut settings = Settings { ports: vec![port("1", "lan-a", None, false)], ..Settings::default() };
+    settings.ports[0].advertises_by = Some("sag-vrrp6".into());
+    assert!(!settings.is_off());
+    let main = files_in(Path::new("/x"), &settings).main;
+    for line in [
+        "interface=sag-vrrp6",
+        "dhcp-leasefile=/x/leases",
+        "no-dhcpv6-interface=lan-a",
+        "ra-param=sag-vrrp6,60,1800",
+        "dhcp-range=::,constructor:sag-vrrp6,ra-stateless,64,45m",
+    ] {
+        assert!(main.lines().any(|l| l == line), "{line} in {main}");
+    }
+    assert!(!main.contains("constructor:lan-a"));
+}
+
+/// A virtual address with a device of its own is asked for names there, and for addresses at the port.
+#[test]
+fn a_virtual_address_is_served_on_its_device() {
+    let mut settings = everything();
+    let device = "lan-a".into();
+    let address = "10.1.0.254".parse().expect("address");
+    settings.virtual_router = Some(VirtualRouter { device, address, by: Some("sag-vrrp4".into()) });
+    let main = files_in(Path::new("/x"), &settings).main;
+    for line in ["interface=sag-vrrp4", "no-dhcpv4-interface=sag-vrrp4", "no-dhcpv6-interface=sag-vrrp4"] {
+        assert!(main.lines().any(|l| l == line), "{line} in {main}");
     }
 }

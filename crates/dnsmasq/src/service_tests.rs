@@ -56,6 +56,7 @@ fn settings() -> Settings {
             device: "lan-a".into(),
             serves: Some(Serves::Range(range)),
             advertises: false,
+            advertises_by: None,
         }],
         ..Settings::default()
     }

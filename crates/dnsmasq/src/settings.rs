@@ -31,12 +31,14 @@ pub struct VirtualRouter {
     pub device: String,
     /// The address.
     pub address: Ipv4Addr,
+    /// The device above that one which has it, if it has an Ethernet address of its own.
+    pub by: Option<String>,
 }
 
 impl Settings {
     /// Whether there is nothing to do.
     pub fn is_off(&self) -> bool {
-        self.dns.is_none() && self.ports.iter().all(|p| p.serves.is_none() && !p.advertises)
+        self.dns.is_none() && self.ports.iter().all(|p| p.serves.is_none() && !p.is_advertised())
     }
 }
 
@@ -52,6 +54,15 @@ pub struct Port {
     /// Whether the IPv6 networks of the device are advertised to its hosts (RFC 4861), which make their addresses themselves
     /// (RFC 4862) and may ask for DNS servers (RFC 8415 stateless DHCP, RFC 8106).
     pub advertises: bool,
+    /// A device above the port's by which its networks are advertised, as a virtual router's.
+    pub advertises_by: Option<String>,
+}
+
+impl Port {
+    /// Whether hosts of the port get router advertisements.
+    pub fn is_advertised(&self) -> bool {
+        self.advertises || self.advertises_by.is_some()
+    }
 }
 
 /// How hosts get IPv4 addresses.

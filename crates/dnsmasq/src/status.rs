@@ -91,7 +91,7 @@ pub(crate) fn all_of(settings: &Settings, reason: &str) -> Vec<Problem> {
         let what = match p.serves {
             Some(Serves::Range(_)) => "DHCP server",
             Some(Serves::Relay { .. }) => "DHCP relay",
-            None if p.advertises => "router advertisements",
+            None if p.is_advertised() => "router advertisements",
             None => return None,
         };
         Some(Problem::new("Lan", format!("{what} of port {}", p.name), reason))
@@ -112,7 +112,7 @@ impl PortStatus {
         let mut out = PortStatus {
             port: port.name.clone(),
             device: port.device.clone(),
-            advertises: port.advertises,
+            advertises: port.is_advertised(),
             ..PortStatus::default()
         };
         match &port.serves {

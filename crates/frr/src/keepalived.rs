@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sag_daemons::{Signal, Supervisor, Unit};
 
-use crate::settings::Vrrp;
+use crate::settings::{DEVICE4, DEVICE6, Vrrp};
 use crate::status::{Daemon, Problem, VrrpState};
 use crate::tools::{self, KEEPALIVED, Places};
 
 /// Its name.
 const NAME: &str = "keepalived";
+/// Its instances, and the group in which they move together.
+const INSTANCE: &str = "sag";
+const INSTANCE6: &str = "sag6";
+const GROUP: &str = "sag";
 /// Seconds between advertisements: a backup takes over after three and a little more.
 const INTERVAL: &str = "1";
 /// How long keepalived needs at its start to remove an address that it does not have any more.
@@ -57,21 +61,56 @@ fn fault(vrrp: &Vrrp) -> Option<String> {
         return Some(format!("{:?} is no network device", vrrp.device));
     }
     let a = vrrp.address;
-    let other = a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_broadcast();
-    other.then(|| format!("VirtualIp {a} is no address of a host"))
+    if a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_broadcast() {
+        return Some(format!("VirtualIp {a} is no address of a host"));
+    }
+    let first = vrrp.ipv6.first()?;
+    if !first.addr().is_unicast_link_local() || !vrrp.virtual_mac {
+        return Some(
+            "vrrp_ipv6 begins with a link-local address and needs virtual_mac (RFC 5798 5.2.9)".to_owned(),
+        );
+    }
+    None
 }
 
-/// The whole file. Both devices begin as backups, and one of equal priority does not take back what the other has.
+/// The whole file. Both devices begin as backups, and one of equal priority does not take back what the other has. Virtual
+/// routers of both families move together.
 fn render(vrrp: &Vrrp, places: &Places) -> String {
-    let Vrrp { device, address, router, priority, .. } = vrrp;
     let (notices, fault) = (fifo(places), fault_file(places));
-    format!(
+    let mut out = format!(
         "global_defs {{\n    vrrp_version 3\n    router_id sag\n    vrrp_notify_fifo {}\n}}\n\
-         vrrp_track_file fault {{\n    file {}\n    weight 0\n}}\n\
-         vrrp_instance sag {{\n    state BACKUP\n    interface {device}\n    virtual_router_id {router}\n    \
-         priority {priority}\n    advert_int {INTERVAL}\n    track_file {{\n        fault\n    }}\n    virtual_ipaddress {{\n        {address}/32\n    }}\n}}\n",
+         vrrp_track_file fault {{\n    file {}\n    weight 0\n}}\n",
         notices.display(),
         fault.display()
+    );
+    let tracks = "    track_file {\n        fault\n    }\n";
+    let alone = vrrp.ipv6.is_empty();
+    if !alone {
+        out.push_str(&format!(
+            "vrrp_sync_group {GROUP} {{\n    group {{\n        {INSTANCE}\n        {INSTANCE6}\n    }}\n{tracks}}}\n"
+        ));
+    }
+    let tracks = if alone { tracks } else { "" };
+    let device = vrrp.virtual_mac.then_some(DEVICE4);
+    out.push_str(&instance(vrrp, INSTANCE, device, &[format!("{}/32", vrrp.address)], tracks));
+    if !alone {
+        // The network is on the port's device. Hosts are told of it on this one, from the first address.
+        let addresses = vrrp.ipv6.iter().map(|a| match a.addr().is_unicast_link_local() {
+            true => a.to_string(),
+            false => format!("{a} noprefixroute"),
+        });
+        out.push_str(&instance(vrrp, INSTANCE6, Some(DEVICE6), &addresses.collect::<Vec<_>>(), tracks));
+    }
+    out
+}
+
+fn instance(vrrp: &Vrrp, name: &str, own: Option<&str>, addresses: &[String], tracks: &str) -> String {
+    let Vrrp { device, router, priority, .. } = vrrp;
+    let own = own.map(|own| format!("    use_vmac {own}\n")).unwrap_or_default();
+    let addresses: String = addresses.iter().map(|a| format!("        {a}\n")).collect();
+    format!(
+        "vrrp_instance {name} {{\n    state BACKUP\n    interface {device}\n{own}    virtual_router_id {router}\n    \
+         priority {priority}\n    advert_int {INTERVAL}\n{tracks}    virtual_ipaddress {{\n{addresses}    }}\n}}\n"
     )
 }
 
@@ -290,7 +329,37 @@ mod tests {
             address: "192.0.2.6".parse().expect("address"),
             router: 6,
             priority: 100,
+            virtual_mac: false,
+            ipv6: Vec::new(),
         }
+    }
+
+    fn both_families() -> Vrrp {
+        let ipv6 = ["fe80::6/64", "2001:db8:1::6/64"].map(|a| a.parse().expect("address")).to_vec();
+        Vrrp { virtual_mac: true, ipv6, ..vrrp() }
+    }
+
+    #[test]
+    fn virtual_routers_of_both_families_move_together() {
+        let places = Places::new(Path::new("/run/x"));
+        let one = render(&Vrrp { virtual_mac: true, ..vrrp() }, &places);
+        assert!(
+            one.contains("    use_vmac sag-vrrp4\n") && !one.contains("sag6") && !one.contains("sync_group")
+        );
+        let text = render(&both_families(), &places);
+        let group = "vrrp_sync_group sag {\n    group {\n        sag\n        sag6\n    }\n    track_file {\n        fault\n    }\n}\n";
+        assert!(text.contains(group), "{text}");
+        assert_eq!(text.matches("        fault\n").count(), 1, "the group is held back, not one of them");
+        let six = text.split("vrrp_instance sag6").nth(1).expect("an instance of IPv6");
+        assert!(six.contains("    use_vmac sag-vrrp6\n"), "{six}");
+        assert!(six.contains("        fe80::6/64\n        2001:db8:1::6/64 noprefixroute\n"), "{six}");
+        assert!(!render(&vrrp(), &places).contains("use_vmac"));
+        assert_eq!(fault(&both_families()), None);
+        let wrong = [
+            Vrrp { virtual_mac: false, ..both_families() },
+            Vrrp { ipv6: both_families().ipv6[1..].to_vec(), ..both_families() },
+        ];
+        assert!(wrong.iter().all(|v| fault(v).is_some_and(|why| why.contains("vrrp_ipv6"))));
     }
 
     #[test]
@@ -385,9 +454,12 @@ mod tests {
         let Some(device) = names.find(has_multicast) else {
             return eprintln!("SKIP: this machine has no network device for it");
         };
+        let both = Vrrp { device: device.clone(), ..both_families() };
         let vrrp = Vrrp { device, ..vrrp() };
-        std::fs::write(&file, render(&vrrp, &places)).expect("written");
-        assert_eq!(tools::check_keepalived(&file).map_err(|e| e.to_string()), Ok(()));
+        for settings in [&vrrp, &Vrrp { virtual_mac: true, ..vrrp.clone() }, &both] {
+            std::fs::write(&file, render(settings, &places)).expect("written");
+            assert_eq!(tools::check_keepalived(&file).map_err(|e| e.to_string()), Ok(()));
+        }
         std::fs::write(&file, render(&vrrp, &places).replace("advert_int", "bogus_word")).expect("written");
         let refused = tools::check_keepalived(&file).expect_err("unknown word").to_string();
         assert!(refused.contains("bogus_word"), "{refused}");

@@ -51,7 +51,8 @@ mod vty;
 
 pub use client::{CONTROL, Client, ClientError, PLACE, place};
 pub use settings::{
-    Authentication, Bgp, Interface, Key, Neighbor, Ospf, PppoeDevices, PppoeLine, Settings, Side, Vrrp,
+    Authentication, Bgp, DEVICE4, DEVICE6, Interface, Key, Neighbor, Ospf, PppoeDevices, PppoeLine, Settings,
+    Side, Vrrp,
 };
 pub use status::{
     Daemon, Installed, Neighbor as NeighborState, PppoeState, Problem, RouteCount, Status, VrrpState,

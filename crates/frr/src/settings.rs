@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
@@ -83,7 +83,18 @@ pub struct Vrrp {
     pub router: u8,
     /// Who has more is the master, 1..254. Of equals it is the one that was there first.
     pub priority: u8,
+    /// Whether the address has the Ethernet address of the virtual router (RFC 5798 section 7.3), on a device of its own.
+    #[serde(default)]
+    pub virtual_mac: bool,
+    /// Virtual addresses of IPv6 that move with it, a link-local one first; none: only IPv4 moves. They need `virtual_mac`.
+    #[serde(default)]
+    pub ipv6: Vec<Ipv6Net>,
 }
+
+/// The device of the virtual addresses of IPv4, above that of the port, if they have an Ethernet address of their own.
+pub const DEVICE4: &str = "sag-vrrp4";
+/// The same of IPv6, which hosts know their router by.
+pub const DEVICE6: &str = "sag-vrrp6";
 
 impl Settings {
     /// Whether no daemon of FRR has anything to do.
