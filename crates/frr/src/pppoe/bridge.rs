@@ -175,6 +175,22 @@ impl Kernel {
         done
     }
 
+    /// What a service that was killed has left on the port goes: with its being down, routes and neighbors do.
+    pub(super) fn clear(&mut self, pair: &Pair) -> Result<()> {
+        let set = |up: bool| DeviceChange { up: Some(up), ..DeviceChange::default() };
+        let port = pair.port.ifindex;
+        for device in [pair.link.ifindex, port] {
+            self.devices.change(device, &set(false)).map_err(text)?;
+        }
+        for ends in self.devices.point_to_point(port).map_err(text)? {
+            if let (IpAddr::V4(own), IpAddr::V4(peer)) = ends {
+                self.editor.remove_peer_address(port, own, peer).map_err(text)?;
+            }
+        }
+        self.redirects.clear(pair.link.ifindex).map_err(text)?;
+        self.devices.change(port, &set(true)).map_err(text)
+    }
+
     /// Removes the pairs of this alias, but for these ports.
     pub(super) fn remove_others(&mut self, alias: &str, keep: &[String]) -> Result<()> {
         for d in self.devices.devices().map_err(text)? {

@@ -154,8 +154,12 @@ impl Line {
             (None, Some(d)) if self.supervisor.runs(NAME) => self.begin(kernel, d, alias),
             (None, _) if self.supervisor.runs(NAME) => Ok(()),
             (None, _) => {
-                // The port is there before its first session.
-                kernel.pair(&self.names, alias)?;
+                // The port is there before its first session. Without a session its other end is down, unless a service
+                // was killed; the next session may have another address.
+                let pair = kernel.pair(&self.names, alias)?;
+                if pair.link.up {
+                    kernel.clear(&pair)?;
+                }
                 if !ethernet.carrier {
                     self.note(format!("{} has no carrier", self.wanted.device));
                     return Ok(());
