@@ -25,6 +25,7 @@
 //! GF(2^8) (see [`code`]).
 
 pub mod code;
+mod field;
 mod header;
 mod receiver;
 mod reed_solomon;

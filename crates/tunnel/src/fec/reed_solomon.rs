@@ -2,50 +2,8 @@
 //! its upper square; its lower rows make the repair symbols. The numbers are those of the crate `reed-solomon-erasure`,
 //! with which earlier versions were built.
 
+use super::field::{add_multiples, inverse, mul, mul_add};
 use super::{MAX_REPAIRS, MAX_SOURCES};
-
-/// x^8 + x^4 + x^3 + x^2 + 1, without its highest term.
-const POLYNOMIAL: u8 = 0x1D;
-
-/// Products of all pairs.
-static PRODUCTS: [[u8; 256]; 256] = products();
-
-const fn products() -> [[u8; 256]; 256] {
-    let mut table = [[0; 256]; 256];
-    let mut a = 0;
-    while a < 256 {
-        // Row a by doubling and adding: a·2b = (a·b)·2, a·(2b + 1) = a·2b + a.
-        let mut b = 1;
-        while b < 256 {
-            let half = table[a][b / 2];
-            let double = half << 1 ^ if half & 0x80 == 0 { 0 } else { POLYNOMIAL };
-            table[a][b] = if b & 1 == 0 { double } else { double ^ a as u8 };
-            b += 1;
-        }
-        a += 1;
-    }
-    table
-}
-
-fn mul(a: u8, b: u8) -> u8 {
-    PRODUCTS[usize::from(a)][usize::from(b)]
-}
-
-/// a^254; 0 has no inverse and gives 0.
-fn inverse(a: u8) -> u8 {
-    let (mut power, mut product) = (a, 1);
-    for _ in 0..7 {
-        power = mul(power, power);
-        product = mul(product, power);
-    }
-    product
-}
-
-/// `to += factor · from`
-fn mul_add(factor: u8, from: &[u8], to: &mut [u8]) {
-    let row = &PRODUCTS[usize::from(factor)];
-    to.iter_mut().zip(from).for_each(|(t, f)| *t ^= row[usize::from(*f)]);
-}
 
 /// A square matrix of at most so many rows, on the stack.
 struct Square<const MAX: usize> {
@@ -122,86 +80,55 @@ impl ReedSolomon {
 
     /// Adds source symbol `index` to the repair symbols.
     pub fn add(&self, index: usize, source: &[u8], repairs: &mut [&mut [u8]]) {
-        for (factors, repair) in self.factors.iter().zip(repairs) {
-            if let Some(factor) = factors.get(index) {
-                mul_add(*factor, source, repair);
-            }
-        }
+        add_multiples(source, repairs, |r| self.factor(r, index));
+    }
+
+    /// The factor of a source symbol in a repair symbol; 0 where there is no such symbol.
+    fn factor(&self, repair: usize, source: usize) -> u8 {
+        self.factors.get(repair).and_then(|f| f.get(source)).copied().unwrap_or(0)
     }
 
     /// Computes the source symbols that are missing. `shards`: the source symbols, then the repair symbols, all of one
-    /// length, and whether each is present. False: too few are.
+    /// length, and whether each is present. The repair symbols are used up. False: too few are present.
     pub fn recover(&self, shards: &mut [(&mut [u8], bool)]) -> bool {
         let Some((sources, repairs)) = shards.split_at_mut_checked(self.sources) else { return false };
-        // The n-th missing source symbol is computed by the n-th repair symbol that is there.
-        let mut lost = [(0, 0); MAX_REPAIRS];
+        // The n-th missing source symbol is computed with the n-th repair symbol that is there.
+        let mut lost = [0; MAX_REPAIRS];
+        let mut sums: [&mut [u8]; MAX_REPAIRS] = Default::default();
+        let mut rows = [0; MAX_REPAIRS];
         let mut count = 0;
-        let mut there = repairs.iter().enumerate().filter(|(_, (_, there))| *there).map(|(r, _)| r);
+        let mut there = repairs.iter_mut().enumerate().filter(|(_, (_, there))| *there);
         for (at, _) in sources.iter().enumerate().filter(|(_, (_, there))| !there) {
-            let (Some(repair), Some(slot)) = (there.next(), lost.get_mut(count)) else { return false };
-            *slot = (at, repair);
+            let Some((row, (symbol, _))) = there.next().filter(|_| count < MAX_REPAIRS) else { return false };
+            (lost[count], rows[count], sums[count]) = (at, row, symbol);
             count += 1;
         }
-        let Some(lost) = lost.get(..count) else { return false };
+        let (lost, rows, sums) = (&lost[..count], &rows[..count], &mut sums[..count]);
         let mut matrix = Square { rows: [[0; MAX_REPAIRS]; MAX_REPAIRS], size: count };
-        for (row, (_, repair)) in matrix.rows.iter_mut().zip(lost) {
-            for (value, (at, _)) in row.iter_mut().zip(lost) {
-                let factors = self.factors.get(*repair);
-                *value = factors.and_then(|f| f.get(*at)).copied().unwrap_or(0);
-            }
+        for (values, row) in matrix.rows.iter_mut().zip(rows) {
+            values.iter_mut().zip(lost).for_each(|(value, at)| *value = self.factor(*row, *at));
         }
         let Some(inverse) = matrix.inverted() else { return false };
-        // What the missing ones have added to each of these repair symbols, in their own place.
-        for &(at, repair) in lost {
-            let Some((from, _)) = repairs.get(repair) else { return false };
-            let Some((to, _)) = sources.get_mut(at) else { return false };
-            to.copy_from_slice(from);
-            let Some(factors) = self.factors.get(repair) else { return false };
-            for (other, factor) in factors.iter().enumerate().take(self.sources) {
-                if let Ok([(to, _), (from, true)]) = sources.get_disjoint_mut([at, other]) {
-                    mul_add(*factor, from, to);
-                }
-            }
+        // What is left of the repair symbols is what the missing symbols have added.
+        for (at, (symbol, _)) in sources.iter().enumerate().filter(|(_, (_, there))| *there) {
+            add_multiples(symbol, sums, |n| self.factor(rows[n], at));
         }
-        self.solve(sources, lost, &inverse);
-        lost.iter().for_each(|(at, _)| sources[*at].1 = true);
+        let mut missing: [&mut [u8]; MAX_REPAIRS] = Default::default();
+        for (to, (symbol, there)) in missing.iter_mut().zip(sources.iter_mut().filter(|(_, there)| !there)) {
+            symbol.fill(0);
+            *there = true;
+            *to = symbol;
+        }
+        for (n, sum) in sums.iter().enumerate() {
+            add_multiples(sum, &mut missing[..count], |m| inverse.rows[m][n]);
+        }
         true
-    }
-
-    /// Multiplies the column of missing symbols by a matrix, byte for byte.
-    fn solve(
-        &self,
-        sources: &mut [(&mut [u8], bool)],
-        lost: &[(usize, usize)],
-        matrix: &Square<MAX_REPAIRS>,
-    ) {
-        let length = lost.first().and_then(|(at, _)| sources.get(*at)).map_or(0, |(s, _)| s.len());
-        for i in 0..length {
-            let mut column = [0; MAX_REPAIRS];
-            for (value, (at, _)) in column.iter_mut().zip(lost) {
-                *value = sources[*at].0[i];
-            }
-            for (row, (at, _)) in matrix.rows.iter().zip(lost) {
-                let products = row.iter().zip(&column).map(|(a, b)| mul(*a, *b));
-                sources[*at].0[i] = products.fold(0, |sum, p| sum ^ p);
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_field_is_a_field() {
-        for a in 1..=255u8 {
-            assert_eq!((mul(a, inverse(a)), mul(a, 1), mul(a, 0)), (1, a, 0));
-            assert_eq!(mul(a, 7), mul(7, a));
-            assert_eq!(mul(a, 29 ^ 5), mul(a, 29) ^ mul(a, 5));
-        }
-        assert_eq!((mul(0x80, 2), inverse(0)), (POLYNOMIAL, 0));
-    }
 
     /// The factors of `reed-solomon-erasure` 6.0: an end of an earlier version understands them.
     #[test]
