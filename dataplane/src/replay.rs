@@ -3,6 +3,7 @@
 //! name get an address derived from theirs (02:00 and the last four bytes).
 
 use crate::config_file;
+use crate::daemon::environment::memory;
 use crate::esp::EspKeys;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args as ClapArgs;
@@ -130,7 +131,8 @@ struct Shell<'d> {
 
 impl<'d> Shell<'d> {
     fn new(config: Config, out: &'d Path, ingress: PortIdx) -> Result<Self> {
-        let mut records = SharedRecords::private(config.dataplane.flows);
+        let sessions = config.dataplane.flow_capacity(memory());
+        let mut records = SharedRecords::private(sessions.v4);
         let nat = records.nat.clone();
         let mut keys = EspKeys::default();
         let mut compiler = Compiler::new(&records, keys.associations.clone());
@@ -141,10 +143,9 @@ impl<'d> Shell<'d> {
         }
         let snapshot = apply(plan, &mut records, &mut keys, BEGIN.monotonic);
         let grace = Grace::immediate();
-        let d = &config.dataplane;
         let tables = Tables {
-            v4: FlowTable::private(d.flows, grace.clone()),
-            v6: FlowTable::private(d.flows_v6(), grace),
+            v4: FlowTable::private(sessions.v4, grace.clone()),
+            v6: FlowTable::private(sessions.v6, grace),
             nat,
             first_fragments: Default::default(),
         };

@@ -16,7 +16,7 @@
 //! let checked = config::parse(text, "vcpe.toml").expect("a valid document");
 //! assert_eq!(checked.config.ports[0].device, "eth1");
 //! // Everything that the document leaves out has its default.
-//! assert_eq!(checked.config.dataplane.flows, 1_048_576);
+//! assert_eq!(checked.config.dataplane.acl_stateful, true);
 //!
 //! // A mistake is reported with its place and what to do about it.
 //! let errors = config::parse(&text.replace("lan", "lam"), "vcpe.toml").expect_err("a mistake");

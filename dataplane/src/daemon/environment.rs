@@ -43,6 +43,12 @@ pub fn lock_file(d: &Dataplane) -> Result<PathBuf> {
     Ok(dir.join(format!("{name}.lock")))
 }
 
+/// The machine's memory in bytes.
+pub fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(info.mem_unit.into())
+}
+
 /// The file of the highest ESP numbers received, which outlives a daemon that is killed.
 pub fn esp_words_file(d: &Dataplane) -> Result<PathBuf> {
     Ok(lock_file(d)?.with_extension("esp"))

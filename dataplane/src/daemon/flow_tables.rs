@@ -1,5 +1,6 @@
 //! The session tables in the daemon's life: taken over at the start, resized, and their removed sessions given free.
 
+use super::environment;
 use super::grace_periods::GracePeriods;
 use super::workers::Workers;
 use sag_bpf::Gateway;
@@ -155,15 +156,16 @@ fn open_tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>, vrfs: &BTre
         }
         known => known,
     };
+    let sessions = d.flow_capacity(environment::memory());
     let v4 = TableMemory {
         records: gateway.flows4(),
-        sessions: d.flows,
+        sessions: sessions.v4,
         buckets: gateway.index4(),
         sequences: gateway.sequences4(),
     };
     let v6 = TableMemory {
         records: gateway.flows6(),
-        sessions: d.flows_v6(),
+        sessions: sessions.v6,
         buckets: gateway.index6(),
         sequences: gateway.sequences6(),
     };

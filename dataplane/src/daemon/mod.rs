@@ -28,7 +28,7 @@ mod confine;
 mod control;
 mod core;
 mod devices;
-mod environment;
+pub mod environment;
 mod event_loop;
 mod file_health;
 mod floods;

@@ -127,11 +127,12 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
 }
 
 fn open_gateway(d: &Dataplane) -> Result<Gateway> {
+    let sessions = d.flow_capacity(environment::memory());
     let options = OpenOptions {
         pin_dir: d.pin_dir.clone(),
         lock_file: environment::lock_file(d)?,
-        sessions4: d.flows,
-        sessions6: d.flows_v6(),
+        sessions4: sessions.v4,
+        sessions6: sessions.v6,
     };
     match environment::retry_while_locked(|| Gateway::open(&options)) {
         // Of no use to anybody, and a daemon that does not start is worse than one without the old sessions.

@@ -27,8 +27,14 @@ table! {
         pub busy_poll: bool = false => key();
         /// XDP forwards established flows; `false`: the workers do, for comparison and diagnosis.
         pub fast_path: bool = true => key();
-        /// IPv4 flow records; IPv6 has an eighth of it in addition, 1,024 at least.
-        pub flows: u32 = 1_048_576 => key().range(MIN_FLOWS as i64, 8_388_608).at_start();
+        /// IPv4 sessions; IPv6 has an eighth of it in addition, 1,024 at least. A session takes 290 bytes of the kernel's
+        /// memory, used or not.
+        pub flows: Option<u32> = None =>
+            key()
+                .range(MIN_FLOWS as i64, 8_388_608)
+                .absent("what an eighth of the machine's memory has room for, as a power of two from 16384 to 1048576")
+                .example("1048576")
+                .at_start();
         /// What one host (IPv4 address, IPv6 /64) may have of a session table, and of the ports of an outside address,
         /// while nobody else wants much; several that do have equal parts, and some stay free for others
         /// ([nat.md](nat.md#limits-and-their-names)); 100: no share.
@@ -99,11 +105,27 @@ table! {
     }
 }
 
+/// Sessions that the two flow tables have room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowCapacity {
+    /// Of IPv4.
+    pub v4: u32,
+    /// Of IPv6.
+    pub v6: u32,
+}
+
 impl Dataplane {
-    /// Capacity of the IPv6 flow table in records.
-    pub const fn flows_v6(&self) -> u32 {
-        let part = self.flows / 8;
-        if part < MIN_FLOWS { MIN_FLOWS } else { part }
+    /// The capacity of the flow tables on a machine with `memory` bytes: [`flows`](Self::flows), or what fits.
+    pub fn flow_capacity(&self, memory: u64) -> FlowCapacity {
+        /// Bytes that the kernel sets aside for a session of IPv4 and the part of one of IPv6 that comes with it: two
+        /// records, their share of the index, the sequence numbers (304 MB with 1,048,576).
+        const SESSION: u64 = 290;
+        let fits = || {
+            let sessions = (memory / 8 / SESSION).clamp(1 << 14, 1 << 20) as u32;
+            1 << sessions.ilog2()
+        };
+        let v4 = self.flows.unwrap_or_else(fits);
+        FlowCapacity { v4, v6: (v4 / 8).max(MIN_FLOWS) }
     }
 }
 

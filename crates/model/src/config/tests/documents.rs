@@ -86,7 +86,7 @@ fn keys_that_need_a_restart() {
     new.dataplane.icmp_rate = 7;
     new.timeouts.udp = 400;
     assert!(old.needs_restart(&new).is_empty());
-    new.dataplane.flows = 2048;
+    new.dataplane.flows = Some(2048);
     new.dataplane.workers = Some(3);
     assert_eq!(old.needs_restart(&new), ["dataplane.workers", "dataplane.flows"]);
 }

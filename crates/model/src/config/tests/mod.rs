@@ -34,17 +34,26 @@ fn with_ports(section: &str) -> Config {
 }
 
 #[test]
+fn flow_tables_follow_the_memory_unless_configured() {
+    let capacity = |flows, memory_mib: u64| {
+        let capacity = Dataplane { flows, ..ok(PORTS).config.dataplane }.flow_capacity(memory_mib << 20);
+        (capacity.v4, capacity.v6)
+    };
+    // What Linux says of machines with 256 MB, 512 MB, 1, 2, 4 and 64 GB is somewhat less.
+    let machines = [220, 460, 960, 1_970, 3_900, 64_000].map(|mib| capacity(None, mib).0);
+    assert_eq!(machines, [1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 20]);
+    assert_eq!((capacity(None, 0).0, capacity(None, u64::MAX >> 20).0), (1 << 14, 1 << 20));
+    assert_eq!(capacity(Some(1_048_576), 460), (1_048_576, 131_072));
+    assert_eq!(capacity(Some(2_048), 460), (2_048, 1_024), "smaller ones do not keep floods out");
+}
+
+#[test]
 fn smallest_file_has_the_documented_defaults() {
     let c = ok(PORTS).config;
     assert_eq!(c.ports.len(), 2);
     let d = &c.dataplane;
     assert_eq!((d.workers, d.mode, d.zero_copy), (None, XdpMode::Auto, ZeroCopy::Auto));
-    assert_eq!((d.flows, d.flows_v6()), (1_048_576, 131_072));
-    assert_eq!(
-        Dataplane { flows: 2_048, ..d.clone() }.flows_v6(),
-        1_024,
-        "smaller ones do not keep floods out"
-    );
+    assert_eq!(d.flows, None);
     assert_eq!((d.acl_default, d.acl_stateful, d.busy_poll), (Policy::Accept, true, false));
     assert_eq!(d.metrics.map(|m| m.to_string()).as_deref(), Some("127.0.0.1:9477"));
     assert_eq!(d.control.to_str(), Some("/run/sag/vcpe.sock"));
