@@ -257,7 +257,7 @@ def test_a_wrong_password_is_named_and_not_repeated_all_the_time(up):
     assert wait is not None and 5 <= wait <= 15, up.state()
     # The rest of the revision is in force.
     up.cloud.call("ModifySagWanSnat", Snat="DISABLE", **up.device)
-    snat = lambda: next(p for p in up.guest.ctl("config", "show")["config"].split("[[port]]") if PORT in p)
+    snat = lambda: next(p for p in up.guest.ctl("config", "show")["text"].split("[[port]]") if PORT in p)
     within(20, "other changes take effect", lambda: "snat = true" not in snat())
     up.cloud.call("ModifySagWanSnat", Snat="ENABLE", **up.device)
     up.modify()

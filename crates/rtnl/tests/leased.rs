@@ -21,7 +21,8 @@ fn net(text: &str) -> Ipv6Net {
 fn addresses_have_lifetimes_and_a_mark() {
     let Some(ns) = Netns::new("leased") else { return };
     ns.enter(|| {
-        ip("link add one type dummy");
+        ip("link add one type veth peer name two");
+        ip("link set two up");
         ip("link set one up");
         ip("addr add 2001:db8:9::9/64 dev one nodad");
         let ifindex = output("-o link show dev one").split(':').next().unwrap().parse().unwrap();
@@ -54,7 +55,8 @@ fn routes_are_found_by_their_mark() {
     let Some(ns) = Netns::new("leased-r") else { return };
     ns.enter(|| {
         ip("link set lo up");
-        ip("link add one type dummy");
+        ip("link add one type veth peer name two");
+        ip("link set two up");
         ip("link set one up");
         ip("-6 route add 2001:db8:f::/48 dev one");
         // A router's advertisement is no obstacle.

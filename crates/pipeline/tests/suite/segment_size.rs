@@ -65,18 +65,19 @@ fn both_directions_fit_the_port_and_nothing_else_is_changed() {
     }
 }
 
-/// Translated packets are of the session's addresses and of the port's segment size.
+/// Translated packets are of the session's addresses and of the port's segment size. They keep their identification, as
+/// what must not be fragmented does (RFC 6864 5.1).
 #[test]
 fn with_source_nat() {
     let mut net = line(true);
     net.wan_snat(WAN, Behavior::EndpointIndependent, Behavior::EndpointIndependent);
     let mut rig = Rig::new(net);
-    let Outcome::Tx(WAN, got) = rig.send(&syn((HOST, FAR), (4000, 80), false, 1460)) else { panic!() };
-    assert_eq!(got, syn(("203.0.113.2", FAR), (4000, 80), false, 1452).forwarded(WAN, "203.0.113.1"));
-    let Outcome::Tx(LAN, got) = rig.send(&syn((FAR, "203.0.113.2"), (80, 4000), true, 1460)) else {
+    let Outcome::Tx(WAN, got) = rig.send(&syn((HOST, FAR), (4000, 80), false, 1460).df()) else { panic!() };
+    assert_eq!(got, syn(("203.0.113.2", FAR), (4000, 80), false, 1452).df().forwarded(WAN, "203.0.113.1"));
+    let Outcome::Tx(LAN, got) = rig.send(&syn((FAR, "203.0.113.2"), (80, 4000), true, 1460).df()) else {
         panic!()
     };
-    assert_eq!(got, syn((FAR, HOST), (80, 4000), true, 1452).forwarded(LAN, HOST));
+    assert_eq!(got, syn((FAR, HOST), (80, 4000), true, 1452).df().forwarded(LAN, HOST));
 }
 
 /// A route may have a smaller MTU than its port.
@@ -86,12 +87,12 @@ fn a_routes_mtu_counts() {
     let via = Member::port(WAN, Some("203.0.113.1".parse().unwrap()), 1);
     net.route("0.0.0.0/0", Route::Via(vec![Member { mtu: 1400, ..via }]));
     let mut rig = Rig::new(net);
-    assert_eq!(mss(&rig.send(&syn((HOST, FAR), (1, 2), false, 1460))), 1360);
+    assert_eq!(mss(&rig.send(&syn((HOST, FAR), (1, 2), false, 1460).df())), 1360);
     // Whatever the route says, the port takes no more.
     let mut net = line(true);
     let via = Member::port(WAN, Some("203.0.113.1".parse().unwrap()), 1);
     net.route("0.0.0.0/0", Route::Via(vec![Member { mtu: 1500, ..via }]));
-    assert_eq!(mss(&Rig::new(net).send(&syn((HOST, FAR), (1, 2), false, 1460))), 1452);
+    assert_eq!(mss(&Rig::new(net).send(&syn((HOST, FAR), (1, 2), false, 1460).df())), 1452);
 }
 
 /// An IPv6 host calls an IPv4 one by the port (RFC 6146): on the line the packet is of IPv4, whose header is shorter.
@@ -102,8 +103,8 @@ fn of_the_family_on_the_line() {
     let mut net = line(true);
     net.nat64("2001:db8:64::/96", &[OWN], Behavior::AddressDependent);
     let mut rig = Rig::new(net);
-    assert_eq!(mss(&rig.send(&syn((HOST6, FAR64), (1, 2), false, 1460))), 1452);
-    assert_eq!(mss(&rig.send(&syn((FAR, OWN), (2, 1), true, 1460))), 1452);
+    assert_eq!(mss(&rig.send(&syn((HOST6, FAR64), (1, 2), false, 1460).df())), 1452);
+    assert_eq!(mss(&rig.send(&syn((FAR, OWN), (2, 1), true, 1460).df())), 1452);
 }
 
 /// A tunnel over the port has its own bound, and its own switch.
@@ -113,7 +114,7 @@ fn what_goes_into_a_tunnel_is_the_tunnels() {
         let mut net = line(true);
         let t = test_tunnel(1, Encap::Ipip, Family::V4);
         net.tunnel(Tunnel { mss_clamp: clamps, ..t });
-        let out = Rig::new(net).send(&syn((HOST, "10.30.0.1"), (1, 2), false, 1460));
+        let out = Rig::new(net).send(&syn((HOST, "10.30.0.1"), (1, 2), false, 1460).df());
         let inner = &out.frame()[14 + 20..];
         assert_eq!(u16::from_be_bytes([inner[42], inner[43]]), asked);
     }
