@@ -166,7 +166,8 @@ def test_a_read_takes_few_statements(tmp_path):
             ("DescribeSagPortList", dict(SmartAGId=sag, SmartAGSn=sns[0]), 4),
         ]:
             counts = []
-            for _ in range(5):
+            # On a busy machine a second may pass between two reads, and the key is looked up again.
+            while len(counts) < 20 and min(counts, default=None) != most + shared:
                 before = statements(s)
                 status, text = send(s, signed(key, "GET", action, **params))
                 assert status == 200, text
