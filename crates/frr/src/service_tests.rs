@@ -8,17 +8,22 @@ fn users_are_found_by_name() {
     assert_eq!(user("no-such-user-here"), None);
 }
 
-/// Who is neither root nor the agent's user may only look.
-#[test]
-fn settings_come_from_the_agent_alone() {
-    let dir = tempfile::tempdir().expect("dir");
-    let options = Options {
-        dir: dir.path().to_owned(),
+/// Of a service that is alone in its directory, and not confined.
+fn options(dir: &Path) -> Options {
+    Options {
+        dir: dir.to_owned(),
         user: None,
         with_parent: false,
         sandbox: Mode::Off,
         version: "1".to_owned(),
-    };
+    }
+}
+
+/// Who is neither root nor the agent's user may only look.
+#[test]
+fn settings_come_from_the_agent_alone() {
+    let dir = tempfile::tempdir().expect("dir");
+    let options = options(dir.path());
     let me = rustix::process::getuid().as_raw();
     for (setter, may) in [(Some(me), true), (Some(me + 1), me == 0)] {
         let mut service = Service::new(&Places::new(dir.path()), &options, setter);
@@ -47,13 +52,7 @@ fn lines_that_a_daemon_refuses_are_left_out() {
         return eprintln!("SKIP: frr and frr-pythontools are not installed");
     }
     let dir = tempfile::tempdir().expect("dir");
-    let options = Options {
-        dir: dir.path().to_owned(),
-        user: None,
-        with_parent: false,
-        sandbox: Mode::Off,
-        version: "1".to_owned(),
-    };
+    let options = options(dir.path());
     let neighbor = |address: &str, remote_as| Neighbor {
         port: "3".to_owned(),
         address: address.parse().expect("address"),
