@@ -7,12 +7,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
     cat <<USAGE
-usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--rounds N] [--seed N] [--no-build]
+usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--rounds N] [--seed N] [--no-build] | --list
        scripts/bench.sh nat | blocked | cloud | failover [OPTION]…
   --quick      under five minutes, without the build (the default)
   --full       all sizes and peers, more rounds
-  --only       headline acl nat forwarding classbench sizes new-flows under-load offered-load cores tunnels
-               memory testpmd librte-acl openvswitch cloud
+  --only       one scenario; several --only: several
+  --list       print the names of the scenarios
   --rounds N   no more rounds than that, for a look at all that --full measures
   --seed N     of the ClassBench-like rule sets (default 1)
   --no-build   use what is in target/release
@@ -29,6 +29,7 @@ nat) exec bash "$SAG_ROOT/benches/nat-bench.sh" "${@:2}" ;;
 blocked) exec /usr/bin/python3 "$SAG_ROOT/benches/blocked_time.py" "${@:2}" ;;
 cloud) exec /usr/bin/python3 "$SAG_ROOT/benches/cloud_bench.py" "${@:2}" ;;
 failover) exec /usr/bin/python3 "$SAG_ROOT/benches/failover.py" "${@:2}" ;;
+--list) PYTHONPATH=$SAG_ROOT/benches PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -m sagbench --list ;;
 esac
 
 BUILD=1

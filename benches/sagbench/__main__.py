@@ -39,7 +39,7 @@ SCENARIOS = {
     "openvswitch": (peers.openvswitch, True),
     "cloud": (alone.cloud, False),
 }
-LAYOUT = ("tables", "targets", "points", "changes", "offered", "missing", "notes")
+LAYOUT = ("tables", "figures", "targets", "points", "changes", "offered", "missing", "notes")
 
 
 class Bench:
@@ -56,7 +56,9 @@ class Bench:
         self.started = time.monotonic()
         self.work = tempfile.mkdtemp(prefix=f"{args.prefix}-")
         self.cleanup.add(subprocess.run, ["rm", "-rf", self.work], check=False)
-        self.tables, self.targets, self.points = {}, [], {}
+        # Of which the rows are that are added.
+        self.scenario = ""
+        self.tables, self.figures, self.targets, self.points = {}, {}, [], {}
         self.changes, self.offered, self.missing, self.notes = {}, {}, [], {}
 
     def rounds(self, quick: int, full: int) -> int:
@@ -114,12 +116,21 @@ def positive(text: str) -> int:
     return number
 
 
+class List(argparse.Action):
+    """Prints the scenarios in their order and ends."""
+
+    def __call__(self, *_: Any) -> None:
+        print(*SCENARIOS, sep="\n")
+        sys.exit(0)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="docs/benchmarks.md")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="under five minutes (the default)")
     size.add_argument("--full", action="store_true", help="all sizes and peers, more rounds")
-    parser.add_argument("--only", action="append", choices=list(SCENARIOS), metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--only", action="append", choices=list(SCENARIOS), metavar="SCENARIO", help="one of --list; several --only: several")
+    parser.add_argument("--list", action=List, nargs=0, help="print the names of the scenarios")
     parser.add_argument("--rounds", type=positive, default=sys.maxsize, metavar="N", help="no more rounds than that, for a look at all that --full measures")
     parser.add_argument("--seed", type=int, default=1, help="of the ClassBench-like rule sets")
     parser.add_argument("--prefix", default="sagbn", help=argparse.SUPPRESS)
@@ -141,6 +152,7 @@ def main() -> int:
         for name, (scenario, quick) in SCENARIOS.items():
             if (args.only and name not in args.only) or not (args.only or quick or args.full):
                 continue
+            bench.scenario = name
             try:
                 scenario(bench)
             except Exception as error:  # pylint: disable=broad-except
@@ -165,10 +177,10 @@ def main() -> int:
     report.write(args.target / "bench", data)
     for row in bench.targets:
         measured = row["measured"]
-        value = "-" if measured is None else f"{measured['median']:.3f}"
-        bench.say(f"{row['verdict']:<16} {value:>9} {report.sign(row)} {row['limit']}: {row['target']}")
+        value = "-" if measured is None else report.figure(measured["median"])
+        bench.say(f"{row['verdict']:<16} {value:>9} {report.sign(row)} {row['limit']} {row['unit']}: {row['target']}")
     bench.say(f"report: {args.target / 'bench' / 'report.md'}")
-    broken = [t["scenario"] for t in bench.tables.values() if t["broken"]] + (["changes"] if bench.changes.get("broken") else [])
+    broken = [name for name, t in (bench.tables | bench.figures).items() if t["broken"]] + (["changes"] if bench.changes.get("broken") else [])
     if broken:
         bench.warn(f"broken measurements: {', '.join(broken)}")
     return 1 if failed or broken else 0

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import stats
-from .scenarios import target
+from .rows import target
 from .system import Failed, run
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from . import stats
 from .generator import Generator
 from .lab import Bare, Linux, Sag, mac_of
 from .measure import Side
-from .scenarios import RULES, SNAT, chain_sag, target
+from .rows import target
+from .scenarios import RULES, SNAT, chain_sag
 from .system import Failed, run
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from . import stats
 from .alone import example, lines_of_json
 from .generator import Generator
 from .lab import Sag, in_ns, mac_of
-from .scenarios import target
+from .rows import target
 from .system import Failed
 
 if TYPE_CHECKING:

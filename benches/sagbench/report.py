@@ -13,8 +13,16 @@ def mpps(rate: float) -> str:
     return f"{rate / 1e6:.3f}"
 
 
-def spread(s: dict[str, Any], form: str = "{:.3f}") -> str:
+def figure(value: float) -> str:
+    """Three digits that count, or the whole number."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 or value == 0 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 2 else f"{value:.3f}"
+
+
+def spread(s: dict[str, Any], form: str | None = None) -> str:
     """Median and quartiles."""
+    if form is None:
+        return f"{figure(s['median'])} ({figure(s['q25'])} to {figure(s['q75'])})"
     return f"{form.format(s['median'])} ({form.format(s['q25'])} to {form.format(s['q75'])})"
 
 
@@ -22,15 +30,39 @@ def sign(row: dict[str, Any]) -> str:
     return "≥" if row["at_least"] else "≤"
 
 
-def targets(rows: list[dict[str, Any]]) -> list[str] | list[Any]:
+def targets(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
-    lines = ["## Targets", "", "| target | issue | measured: median (quartiles), n | verdict |", "|---|---|---|---|"]
+    met = sum(row["verdict"] == "met" for row in rows)
+    lines = [
+        "## Targets",
+        "",
+        f"{met} of {len(rows)} are met. Each row is repeated by `scripts/bench.sh --only SCENARIO`; *n* is the number of rounds.",
+        "",
+        "| target | limit | median (quartiles) | n | verdict | scenario | issue |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         m = row["measured"]
-        value = "not measured" if m is None else f"{sign(row)} {row['limit']}: {spread(m)}, {m['n']}"
-        lines.append(f"| {row['target']} | {row['source']} | {value} | **{row['verdict']}** |")
-    return [*lines, "", "Further targets are held by tests: docs/benchmarks.md, *Targets that tests hold*.", ""]
+        unit = f" {row['unit']}" if row["unit"] else ""
+        value, n = ("not measured", "") if m is None else (spread(m) + unit, m["n"])
+        cells = [row["target"], f"{sign(row)} {row['limit']:,}{unit}", value, n, f"**{row['verdict']}**", row["scenario"], row["source"]]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return [*lines, "", "Further targets are held by tests: docs/benchmarks.md, *Targets that tests check*.", ""]
+
+
+def figures(title: str, t: dict[str, Any]) -> list[str]:
+    """A table of rows.figures."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, dict):
+            return spread(value) if value["n"] > 1 else figure(value["median"])
+        return "" if value is None else value if isinstance(value, str) else figure(value)
+
+    lines = [f"### {title}", "", t["about"], "", "| " + " | ".join(["", *t["columns"]]) + " |", "|---" * (len(t["columns"]) + 1) + "|"]
+    lines += ["| " + " | ".join([name, *map(cell, cells)]) + " |" for name, cells in t["rows"].items()]
+    lines += ["", *(f"**Broken measurement:** {b}" for b in t["broken"])]
+    return [*lines, ""] if t["broken"] else lines
 
 
 def headline(tables: dict[str, Any]) -> list[Any]:
@@ -60,11 +92,11 @@ def table(t: dict[str, Any]) -> list[str]:
         rate = {k: r[k] / 1e6 for k in ("median", "q25", "q75")}
         cells = [
             name,
-            spread(rate),
+            spread(rate, "{:.3f}"),
             f"{1e9 / r['median']:.0f}" if r["median"] else "",
             "; ".join(
-                ([spread(share) + ("" if row.get("of_limit") else " × one core")] if share else [])
-                + ([f"{spread(row['of_plain'])} of no tunnel"] if "of_plain" in row else [])
+                ([spread(share, "{:.3f}") + ("" if row.get("of_limit") else " × one core")] if share else [])
+                + ([f"{spread(row['of_plain'], '{:.3f}')} of no tunnel"] if "of_plain" in row else [])
                 + ([f"{spread(row['of_kernel'], '{:.1f}')} × Linux"] if "of_kernel" in row else [])
             ),
             "" if row["sent"] is None else str(row["sent"]),
@@ -76,7 +108,7 @@ def table(t: dict[str, Any]) -> list[str]:
     return [*lines, ""] if t["broken"] else lines
 
 
-def changes(c: dict[str, Any]) -> list[str] | list[Any]:
+def changes(c: dict[str, Any]) -> list[str]:
     if not c:
         return []
     lines = [
@@ -93,7 +125,7 @@ def changes(c: dict[str, Any]) -> list[str] | list[Any]:
     return [*lines, "", *(f"**Broken measurement:** {b}" for b in c["broken"]), ""]
 
 
-def offered(o: dict[str, Any]) -> list[str] | list[Any]:
+def offered(o: dict[str, Any]) -> list[str]:
     if not o:
         return []
     lines = [
@@ -162,6 +194,8 @@ def markdown(data: dict[str, Any], pictures: list[str]) -> str:
     ]
     for t in data["tables"].values():
         lines += table(t)
+    for title, t in data["figures"].items():
+        lines += figures(title, t)
     lines += changes(data["changes"])
     lines += offered(data["offered"])
     if pictures:

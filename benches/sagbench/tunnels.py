@@ -9,7 +9,8 @@ from . import stats
 from .alone import example
 from .lab import Bare, Sag
 from .measure import Side
-from .scenarios import compare, target
+from .rows import target
+from .scenarios import compare
 from .system import Failed
 
 if TYPE_CHECKING:

@@ -1,7 +1,9 @@
 import json
 from xml.etree import ElementTree
 
-from sagbench import report, stats, svg
+import pytest
+
+from sagbench import report, rows, stats, svg
 
 
 def data(**more):
@@ -18,7 +20,8 @@ def data(**more):
         "seconds": 1.0,
         "machine": {"cpu": "one", "mitigations": {"a": "b"}},
         "tables": {"chain-10kflows": table},
-        "targets": [{"target": "t", "source": "#1", "limit": 6, "at_least": True, "measured": stats.summary([7, 8]), "verdict": "met"}],
+        "figures": {"idle": {"scenario": "small-box", "about": "z", "columns": ["MB", "why"], "rows": {"daemon": [half, "tables"]}, "broken": []}},
+        "targets": [{"target": "t", "scenario": "headline", "unit": "ns", "source": "#1", "limit": 6, "at_least": True, "measured": stats.summary([7, 8]), "verdict": "met"}],
         "points": {"flows": {"sag-vcpe": [{"x": 10, **fast}, {"x": 1_000_000, **fast}]}},
         "changes": {"rate_pps": 1, "flows": 2, "rows": {"restart": {"sent": 1, "lost": 0, "blocked_ms": 0.0, "overruns": 0, "renumbered": 0, "reordered": 0}}, "broken": []},
         "offered": {
@@ -37,7 +40,7 @@ def data(**more):
 def test_all_files(tmp_path):
     report.write(tmp_path, data())
     text = (tmp_path / "report.md").read_text()
-    for part in ("7.5", "**met**", "chain-10kflows", "restart", "not installed", "throughput-by-flows.svg", "CSIT"):
+    for part in ("| daemon | 0.500 (0.500 to 0.505) | tables |", "| t | ≥ 6 ns | 7.50 (7.25 to 7.75) ns | 2 | **met** | headline | #1 |", "1 of 1 are met", "chain-10kflows", "restart", "not installed", "throughput-by-flows.svg", "CSIT"):
         assert part in text, part
     assert json.loads((tmp_path / "report.json").read_text())["targets"][0]["verdict"] == "met"
     for name in ("throughput-by-flows.svg", "loss-by-load.svg", "latency.svg"):
@@ -46,7 +49,7 @@ def test_all_files(tmp_path):
 
 
 def test_nothing_measured_is_a_report_too(tmp_path):
-    empty = {k: type(v)() for k, v in data().items() if k in ("tables", "targets", "points", "changes", "offered", "missing", "notes")}
+    empty = {k: type(v)() for k, v in data().items() if k in ("tables", "figures", "targets", "points", "changes", "offered", "missing", "notes")}
     report.write(tmp_path, data(**empty))
     assert "Machine" in (tmp_path / "report.md").read_text()
 
@@ -72,3 +75,33 @@ def test_plot_places():
     (x1, y1), (x2, y2) = (map(float, p.split(",")) for p in lines[0].get("points").split())
     assert (x1, x2) == (svg.LEFT, svg.WIDTH - svg.RIGHT)
     assert y2 < y1
+
+
+class Rows:
+    """What rows.py needs of a bench."""
+
+    scenario = "cores"
+
+    def __init__(self):
+        self.targets, self.figures, self.warnings = [], {}, []
+        self.warn = self.warnings.append
+
+
+def test_a_row_knows_its_scenario_and_verdict():
+    bench = Rows()
+    rows.target(bench, "two cores", stats.summary([1.8, 1.9, 1.9]), 1.85, source="#21", unit="times")
+    rows.target(bench, "nothing", rows.samples([]), 1)
+    rows.target(bench, "idle", stats.summary([0.2]), 0.5, at_least=False)
+    assert [(r["scenario"], r["verdict"]) for r in bench.targets] == [("cores", "met"), ("cores", "not measured"), ("cores", "met")]
+
+
+def test_a_table_of_figures_is_whole():
+    bench = Rows()
+    rows.figures(bench, "t", "about", ["a", "b"], {"x": [1, None]}, broken=["it lost frames"])
+    assert bench.warnings and bench.figures["t"]["rows"] == {"x": [1, None]}
+    with pytest.raises(ValueError):
+        rows.figures(bench, "t", "about", ["a", "b"], {"x": [1]})
+
+
+def test_figures_have_three_digits():
+    assert [report.figure(v) for v in (0, 0.8484, 1.9046, 2.346, 52.31, 1234.5, 1_000_000)] == ["0", "0.848", "1.905", "2.35", "52.3", "1,234", "1,000,000"]
