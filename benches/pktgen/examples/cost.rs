@@ -2,13 +2,15 @@
 //! another version of its object, by how much that one is slower or faster:
 //!
 //! ```text
-//! cost [--flows N] [--rounds N] [--loads N] [--against OLD.o [--object NEW.o]]
+//! cost [--flows N [--sessions N] [--shuffled]] [--rounds N] [--loads N] [--against OLD.o [--object NEW.o]]
 //! ```
 //!
 //! Where the kernel places the code is random and makes some percent, so files are loaded `--loads` times. Every round
 //! measures each kind of packet with both versions, one right after the other, in every order. They work on the same
 //! maps. What making the frames takes is measured in the same rounds and taken off. `--flows` is for the first line,
-//! whose packets are of so many flows; the others repeat one packet. An object of another version: `git worktree add
+//! whose packets are of so many flows; the others repeat one packet. Its packets come in steps of 7,919 flows, and sessions
+//! are made in the order of the flows, so the records that are read lie in steps, too, which makes them cheaper than where
+//! the two orders have nothing to do with each other (`--shuffled`). `--sessions`: other sessions are idle. An object of another version: `git worktree add
 //! /tmp/old COMMIT`, and `gw.bpf.o` from the build directory of `cargo build -p sag-bpf` there.
 //!
 //! Needs root; works in namespaces of its own.
@@ -40,6 +42,12 @@ struct Args {
     /// Flows of the packets of the first line
     #[arg(long, default_value_t = 1)]
     flows: u32,
+    /// Sessions in the table, if more than flows
+    #[arg(long, default_value_t = 0)]
+    sessions: u32,
+    /// Sessions were made in an order that has nothing to do with that of the packets
+    #[arg(long)]
+    shuffled: bool,
     /// Measurements of every kind of packet, each time that the versions are loaded
     #[arg(long, default_value_t = 60)]
     rounds: u32,
@@ -70,15 +78,16 @@ fn main() -> Result<()> {
     restart_below(&["chrt", "-f", "10", "unshare", "--net", "--mount"])?;
     keep_to_core(1)?;
     mount_bpffs()?;
+    let sessions = args.sessions.max(args.flows);
     let o = OpenOptions {
         pin_dir: "/sys/fs/bpf/sag-cost".into(),
         lock_file: std::env::temp_dir().join("sag-cost.lock"),
-        sessions4: args.flows + 1000,
+        sessions4: sessions + 1000,
         sessions6: 1000,
     };
     let gw = Gateway::open(&o)?;
-    install_flows(&gw, args.flows)?;
-    let kinds = kinds(&gw, args.flows)?;
+    install_flows(&gw, sessions, args.shuffled)?;
+    let kinds = kinds(&gw, args.flows, sessions)?;
 
     let lab = lab(args.flows)?;
     let versions = map(&lab, "lab_versions")?;
@@ -207,7 +216,7 @@ struct Kind {
 }
 
 /// Ports, next hops, meters, tunnels, and a flow for each kind of packet.
-fn kinds(gw: &Gateway, flows: u32) -> Result<Vec<Kind>> {
+fn kinds(gw: &Gateway, flows: u32, sessions: u32) -> Result<Vec<Kind>> {
     let port = PortEntry {
         port: PortIdx(0),
         side: Zone::Lan.into(),
@@ -234,13 +243,13 @@ fn kinds(gw: &Gateway, flows: u32) -> Result<Vec<Kind>> {
     let [one_rate, committed] = kit::meters(gw);
     tunnels(gw)?;
 
-    let mut session = flows;
+    let mut session = sessions;
     let mut kinds = vec![Kind { name: format!("UDP of {flows} flows, NAT"), image: Vec::new() }];
     let mut add = |name: &str, image: Vec<u8>, zone: Zone, action: Action| -> Result<Vec<u8>> {
         session += 1;
         let before = gw.stats(PortIdx(0))?.fast;
         // The slab of IPv6 records is small: those of the flows are IPv4's.
-        let n = if image[12..14] == [0x86, 0xDD] { session - flows } else { session };
+        let n = if image[12..14] == [0x86, 0xDD] { session - sessions } else { session };
         record(gw, RecordNo::forward(n), &image, zone, action)?;
         let out = gw.test_run(TestFrame { bytes: &image, ifindex: LO, queue: 0 })?;
         if gw.stats(PortIdx(0))?.fast != before + 1 {

@@ -159,7 +159,7 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
     nh.dmac_vlan.store(0x0000_0605_0403_0202, Relaxed);
     nh.smac_mtu.store(0x0100_005e_0002 | 1500 << 48, Relaxed);
     nh.dev.store(u64::from(out) | 1 << 32 | 1 << 40 | 1 << 48 | u64::from(NH_VALID) << 56, Relaxed);
-    install_flows(gw, flows)
+    install_flows(gw, flows, false)
 }
 
 fn ip(args: &[&str]) -> Result<()> {

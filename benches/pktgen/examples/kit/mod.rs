@@ -100,8 +100,23 @@ pub fn publish(gw: &Gateway, hash: u64, size: u32, n: RecordNo) -> Result<()> {
     Ok(())
 }
 
-/// Both directions of every flow of the source, translated, from session 1 on.
-pub fn install_flows(gw: &Gateway, flows: u32) -> Result<()> {
+/// Numbers below `n`, each once, in an order that has nothing to do with them. The same in every run.
+fn shuffled(n: u32) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..n).collect();
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    for i in (1..all.len()).rev() {
+        // Xorshift: any order without a stride will do.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        all.swap(i, (state % (i as u64 + 1)) as usize);
+    }
+    all
+}
+
+/// Both directions of so many flows, translated, from session 1 on. Their sessions were made in the order of the flows, or
+/// in one that has nothing to do with it.
+pub fn install_flows(gw: &Gateway, flows: u32, shuffle: bool) -> Result<()> {
     let size = buckets(flows);
     let c = gw.control();
     c.seed.store(0x5eed_5eed_1234_5678, Relaxed);
@@ -110,7 +125,8 @@ pub fn install_flows(gw: &Gateway, flows: u32) -> Result<()> {
     c.fast_path.store(1, Relaxed);
     let dst = u32::from_le_bytes([198, 51, 100, 7]);
     let public = u32::from_le_bytes([203, 0, 113, 2]);
-    for i in 0..flows {
+    let order = if shuffle { shuffled(flows) } else { (0..flows).collect() };
+    for (session, i) in (1..).zip(order) {
         let src = (0x0A00_0000 + i).to_be();
         let key = |a: u32, b: u32, sp: u16, dp: u16, z| Key4 {
             addrs: u64::from(a) | u64::from(b) << 32,
@@ -118,7 +134,7 @@ pub fn install_flows(gw: &Gateway, flows: u32) -> Result<()> {
         };
         let pair =
             [key(src, dst, 1000, 53, Zone::Lan), key(dst, public + (i >> 16 << 24), 53, i as u16, Zone::Wan)];
-        for (n, key) in RecordNo::both(i + 1).into_iter().zip(pair) {
+        for (n, key) in RecordNo::both(session).into_iter().zip(pair) {
             let r = &gw.flows4()[n.index()];
             r.set_key(&key);
             r.set_ingress(IngressId::port(PortIdx(n.direction() as u8)));
