@@ -106,7 +106,7 @@ pub fn assemble(
         tunnels: spec.tunnels,
         options: spec.options,
     };
-    snapshot.finish(routes.prefixes().map(|(vrf, n, no)| ((vrf, n), n.addr().is_ipv6(), no)));
+    snapshot.finish(routes.prefix_hashes());
     let link_mtus = link_mtus(&snapshot);
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
 }

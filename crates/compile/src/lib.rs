@@ -50,6 +50,7 @@ mod routes;
 mod routing_tables;
 mod syn_cookies;
 mod tunnels;
+mod undecided;
 mod vrfs;
 
 pub use acl::{AclCompiler, FamilyRules, accepts, class_of, compile_rule, compile_tuple};

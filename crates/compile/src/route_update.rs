@@ -5,15 +5,14 @@ use crate::compiler::{Compiler, link_address};
 use crate::nexthops::NextHopPlan;
 use crate::ports::PortBinding;
 use crate::problem::Problem;
-use crate::routes::{Inputs, Sources, collect};
+use crate::routes::{Affected, Inputs, Sources, collect};
 use crate::routing_tables::{Change, Changed};
 use ipnet::IpNet;
 use sag_model::config::Config;
 use sag_model::flow::next_epoch;
 use sag_model::{MacAddr, Nanos, VrfNo};
-use sag_pipeline::snapshot::{Member, NeighborKey, Route, RouteList, Snapshot};
+use sag_pipeline::snapshot::{Member, NeighborKey, Route, RouteList, Snapshot, prefix_hash};
 use sag_rtnl::Tables;
-use std::collections::BTreeSet;
 
 /// A prefix whose packets go other ways than before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +53,8 @@ pub enum RouteUpdate {
 
 impl Compiler {
     /// Brings the routing tables up to date. The kernel's routes to `prefixes` may be others than the last time; all others
-    /// are not looked at, as far as these can be decided by themselves. Returns whether all were.
+    /// are not looked at, as far as these can be decided by themselves, and those of the kernel's that may be decided
+    /// otherwise because of something else are left for [`Compiler::next_undecided`]. Returns whether all were.
     pub(crate) fn update_routes(
         &mut self,
         config: &Config,
@@ -62,13 +62,21 @@ impl Compiler {
         bindings: &[PortBinding],
         prefixes: &[IpNet],
     ) -> bool {
-        let from = self.route_sources(config, tables, bindings);
-        let inputs = Inputs::of(from);
-        if self.routes.inputs.as_ref() == Some(&inputs)
-            && self.change_tables(config, tables, bindings, prefixes).is_some()
-        {
-            return false;
+        let inputs = Inputs::of(self.route_sources(config, tables, bindings));
+        let affected = match &self.routes.inputs {
+            Some(old) if *old == inputs => Some(Affected::default()),
+            Some(old) => old.affected_by(&inputs, |no| self.routes.uses_tunnel(no)),
+            None => None,
+        };
+        if let Some(affected) = affected {
+            self.routes.inputs = Some(inputs);
+            let prefixes: Vec<IpNet> = prefixes.iter().copied().chain(affected.prefixes).collect();
+            if self.change_tables(config, tables, bindings, &prefixes).is_some() {
+                self.routes.undecided.add(affected.interfaces);
+                return false;
+            }
         }
+        let inputs = Inputs::of(self.route_sources(config, tables, bindings));
         let all = collect(self.route_sources(config, tables, bindings), None);
         self.routes.replace(all.rows);
         self.routes.problems.extend(all.problems);
@@ -94,33 +102,50 @@ impl Compiler {
         bindings: &[PortBinding],
         prefixes: &[IpNet],
     ) -> Option<Changed> {
-        let only: BTreeSet<IpNet> = prefixes.iter().map(IpNet::trunc).collect();
-        let inputs = self.routes.inputs.as_ref()?;
-        let by_itself =
-            |p: &IpNet| !self.routes.layered[usize::from(p.addr().is_ipv6())] && !inputs.is_searched(p);
+        let only = self.routes.inputs.as_ref()?.only(prefixes.iter().map(IpNet::trunc));
+        let by_itself = |p: &IpNet| !self.routes.layered[usize::from(p.addr().is_ipv6())];
         // Which of too many learned routes are looked up depends on all of them.
-        if tables.route_count() > self.max_learned || !only.iter().all(by_itself) {
+        if tables.route_count() > self.max_learned || !only.prefixes.iter().all(by_itself) {
             return None;
         }
-        if only.is_empty() {
+        if only.prefixes.is_empty() {
             return Some(Changed::default());
         }
         let collected = collect(self.route_sources(config, tables, bindings), Some(&only));
         if collected.layered != [false; 2] {
             return None;
         }
-        let changed = self.routes.change(&only, collected.rows).ok();
+        let changed = self.routes.change(&only.prefixes, collected.rows).ok();
         if changed.is_none() {
             self.routes.inputs = None;
         }
+        let problems = &mut self.routes.problems;
+        let again = |p: &Problem| matches!(p, Problem::NextHopNotFound { destination, .. } if only.prefixes.contains(destination));
+        problems.retain(|p| !again(p));
         for problem in collected.problems {
             let is_kind = |p: &Problem| std::mem::discriminant(p) == std::mem::discriminant(&problem);
-            // One example of a kind is enough. Next hops of the file were not looked for.
-            if matches!(problem, Problem::UnusedRoutes { .. }) && !self.routes.problems.iter().any(is_kind) {
-                self.routes.problems.push(problem);
+            // One example of a kind is enough.
+            let is_new = match problem {
+                Problem::UnusedRoutes { .. } => !problems.iter().any(is_kind),
+                Problem::NextHopNotFound { .. } => true,
+                _ => false,
+            };
+            if is_new {
+                problems.push(problem);
             }
         }
         changed
+    }
+
+    /// Whether there are routes of the kernel's to decide anew that [`Compiler::next_undecided`] is to find.
+    pub fn has_undecided(&self) -> bool {
+        !self.routes.undecided.is_empty()
+    }
+
+    /// Takes a bounded step in finding the prefixes that are to be decided anew, by [`Compiler::change_routes`], because
+    /// something else than the kernel's routes has changed. It may find none of them.
+    pub fn next_undecided(&mut self, tables: &Tables) -> Vec<IpNet> {
+        self.routes.undecided.step(tables)
     }
 
     /// What a change of the kernel's routes to these prefixes means, while everything else is as it was when `old` was
@@ -204,7 +229,7 @@ fn source_checks(old: &Snapshot, new: &Snapshot, changes: &[Change]) -> u64 {
     let (mut usual, mut usual_now) = (old.usual_sources(), new.usual_sources());
     let mut sum = old.source_checks;
     for c in changes {
-        let of = |no| ((c.vrf, c.dst), c.dst.addr().is_ipv6(), no);
+        let of = |no| (prefix_hash(&(c.vrf, c.dst)), c.dst.addr().is_ipv6(), no);
         if let Some(no) = c.own[0] {
             sum = sum.wrapping_sub(old.source_check(&mut usual, of(no)));
         }

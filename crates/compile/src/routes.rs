@@ -11,7 +11,7 @@ use crate::problem::{Problem, UnusedRoute};
 use crate::tunnels::TunnelCompiler;
 use crate::vrfs::VrfNumbers;
 use candidates::{Candidates, Liveness, Rank};
-pub(crate) use inputs::Inputs;
+pub(crate) use inputs::{Affected, Inputs, Only};
 use ipnet::IpNet;
 use sag_model::config::{Config, TunnelIdx};
 use sag_model::{PortIdx, VrfNo};
@@ -114,8 +114,8 @@ pub(crate) struct Collected {
 /// The winning route of each prefix of each VRF, or of `only` these. Of learned routes so many of a family are considered,
 /// in the order of their addresses, and there is a problem if there are more.
 ///
-/// A prefix is decided by itself, unless tables are layered, or a route of the file has to be searched.
-pub(crate) fn collect(from: Sources<'_>, only: Option<&BTreeSet<IpNet>>) -> Collected {
+/// A prefix is decided by itself, unless tables are layered; [`Inputs::only`] adds what a route of the file is searched by.
+pub(crate) fn collect(from: Sources<'_>, only: Option<&Only>) -> Collected {
     let Sources { config, tables, bindings, tunnels, vrfs, max_learned } = from;
     let mut out = Collected::default();
     let problems = &mut out.problems;
@@ -130,7 +130,7 @@ pub(crate) fn collect(from: Sources<'_>, only: Option<&BTreeSet<IpNet>>) -> Coll
     let devices = TunnelDevices::of(config, tables, tunnels);
     let routes: Box<dyn Iterator<Item = RouteRef<'_>>> = match only {
         None => Box::new(tables.routes_sorted()),
-        Some(prefixes) => Box::new(prefixes.iter().flat_map(|dst| tables.routes_to(dst))),
+        Some(only) => Box::new(only.iter().flat_map(|dst| tables.routes_to(dst))),
     };
     for r in routes {
         // All routes of a VRF's own table are the VRF's, and are asked for as those of the main one.
@@ -213,7 +213,8 @@ pub(crate) fn collect(from: Sources<'_>, only: Option<&BTreeSet<IpNet>>) -> Coll
         for (family, layered) in all.layered().into_iter().enumerate() {
             out.layered[family] |= layered;
         }
-        out.rows.extend(all.finish().into_iter().map(|row| RouteRow { vrf, ..row }));
+        let rows = all.finish().into_iter().filter(|row| only.is_none_or(|o| o.prefixes.contains(&row.dst)));
+        out.rows.extend(rows.map(|row| RouteRow { vrf, ..row }));
     }
     out
 }

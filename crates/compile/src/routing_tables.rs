@@ -4,15 +4,20 @@
 //! number, so that a table of a million prefixes behind a few routers has few ways. What depends on routes is found out
 //! once for each way, and a change of some prefixes costs in proportion to them.
 
+mod vrf;
+
 use crate::problem::Problem;
 use crate::routes::{Inputs, RouteRow, RouteSource};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use sag_fib::{Fib, FibAddr, Limits, Table, TableError};
+use crate::undecided::Undecided;
+use ipnet::IpNet;
+use sag_fib::{Fib, TableError};
 use sag_model::{PortIdx, VrfNo};
-use sag_pipeline::snapshot::{Member, Route, RouteList};
+use sag_pipeline::snapshot::{Member, Route, RouteList, prefix_hash};
+use sag_pipeline::tunnel::TunnelNo;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use vrf::{FAMILIES, Prefixes, VrfTables};
 
 /// What wins for a prefix, as compiled and as shown: a [`RouteRow`] without its prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,10 +58,19 @@ impl Way {
     }
 }
 
+/// A way, and what there is to know of its prefixes.
+#[derive(Debug)]
+struct Numbered {
+    way: Arc<Way>,
+    prefixes: usize,
+    /// The sums of their hashes, of IPv4 and of IPv6.
+    hashes: [u64; 2],
+}
+
 /// Ways by their numbers. A number that no prefix has is given out again: older snapshots have their own lists.
 #[derive(Debug, Default)]
 struct Ways {
-    by_no: Vec<Option<(Arc<Way>, usize)>>,
+    by_no: Vec<Option<Numbered>>,
     by_way: HashMap<Arc<Way>, u32>,
     free: Vec<u32>,
     /// The same for workers.
@@ -67,14 +81,17 @@ struct Ways {
 
 impl Ways {
     fn get(&self, no: u32) -> Option<&Way> {
-        self.by_no.get(no as usize)?.as_ref().map(|(way, _)| &**way)
+        self.by_no.get(no as usize)?.as_ref().map(|of| &*of.way)
     }
 
-    /// The number of a way, for one more prefix.
-    fn take(&mut self, way: Way) -> u32 {
+    /// The number of a way, for one more prefix of a VRF.
+    fn take(&mut self, way: Way, prefix: (VrfNo, IpNet)) -> u32 {
+        let v6 = usize::from(prefix.1.addr().is_ipv6());
+        let hash = prefix_hash(&prefix);
         if let Some(&no) = self.by_way.get(&way) {
-            if let Some(Some((_, prefixes))) = self.by_no.get_mut(no as usize) {
-                *prefixes += 1;
+            if let Some(Some(of)) = self.by_no.get_mut(no as usize) {
+                of.prefixes += 1;
+                of.hashes[v6] = of.hashes[v6].wrapping_add(hash);
             }
             return no;
         }
@@ -83,7 +100,9 @@ impl Ways {
         self.list.set(no, way.route.clone(), way.unused.clone());
         let way = Arc::new(way);
         self.by_way.insert(way.clone(), no);
-        let place = Some((way, 1));
+        let mut hashes = [0; 2];
+        hashes[v6] = hash;
+        let place = Some(Numbered { way, prefixes: 1, hashes });
         match self.by_no.get_mut(no as usize) {
             Some(free) => *free = place,
             None => self.by_no.push(place),
@@ -92,65 +111,18 @@ impl Ways {
     }
 
     /// A prefix has this one no longer.
-    fn give_back(&mut self, no: u32) {
+    fn give_back(&mut self, no: u32, prefix: (VrfNo, IpNet)) {
         let Some(place) = self.by_no.get_mut(no as usize) else { return };
-        if let Some((way, prefixes)) = place {
-            *prefixes -= 1;
-            if *prefixes == 0 {
-                self.by_way.remove(&**way);
+        if let Some(of) = place {
+            let v6 = usize::from(prefix.1.addr().is_ipv6());
+            of.hashes[v6] = of.hashes[v6].wrapping_sub(prefix_hash(&prefix));
+            of.prefixes -= 1;
+            if of.prefixes == 0 {
+                self.by_way.remove(&*of.way);
                 *place = None;
                 self.free.push(no);
                 self.version += 1;
             }
-        }
-    }
-}
-
-/// The prefixes of a VRF.
-#[derive(Debug, Default)]
-struct VrfTables {
-    v4: Table<u32>,
-    v6: Table<u128>,
-}
-
-impl VrfTables {
-    fn get(&self, dst: &IpNet) -> Option<u32> {
-        match dst {
-            IpNet::V4(n) => self.v4.get(n.addr().to_bits(), n.prefix_len()),
-            IpNet::V6(n) => self.v6.get(n.addr().to_bits(), n.prefix_len()),
-        }
-    }
-
-    fn set(&mut self, dst: &IpNet, no: Option<u32>) -> Result<(), TableError> {
-        let (len, added) = (dst.prefix_len(), no.is_some());
-        let done = match (dst, no) {
-            (IpNet::V4(n), Some(no)) => self.v4.insert(n.addr().to_bits(), len, no)?,
-            (IpNet::V6(n), Some(no)) => self.v6.insert(n.addr().to_bits(), len, no)?,
-            (IpNet::V4(n), None) => self.v4.remove(n.addr().to_bits(), len),
-            (IpNet::V6(n), None) => self.v6.remove(n.addr().to_bits(), len),
-        };
-        debug_assert!(added || done.is_some(), "{dst} is there");
-        Ok(())
-    }
-
-    fn longest(&self, dst: &IpNet) -> Option<(u8, u32)> {
-        match dst {
-            IpNet::V4(n) => self.v4.longest(n.addr().to_bits(), n.prefix_len()).map(|(_, len, no)| (len, no)),
-            IpNet::V6(n) => self.v6.longest(n.addr().to_bits(), n.prefix_len()).map(|(_, len, no)| (len, no)),
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (IpNet, u32)> + '_ {
-        let nets = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-        nets.into_iter().flat_map(|net| self.within(net))
-    }
-
-    fn within(&self, net: IpNet) -> Box<dyn Iterator<Item = (IpNet, u32)> + '_> {
-        let v4 = |(a, len, no)| Some((IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(a), len).ok()?), no));
-        let v6 = |(a, len, no)| Some((IpNet::V6(Ipv6Net::new(Ipv6Addr::from_bits(a), len).ok()?), no));
-        match net {
-            IpNet::V4(n) => Box::new(self.v4.within(n.addr().to_bits(), n.prefix_len()).filter_map(v4)),
-            IpNet::V6(n) => Box::new(self.v6.within(n.addr().to_bits(), n.prefix_len()).filter_map(v6)),
         }
     }
 }
@@ -187,6 +159,8 @@ pub struct RoutingTables {
     pub(crate) layered: [bool; 2],
     /// What was found when they were decided.
     pub(crate) problems: Vec<Problem>,
+    /// What is still to be decided anew.
+    pub(crate) undecided: Undecided,
 }
 
 impl RoutingTables {
@@ -215,22 +189,20 @@ impl RoutingTables {
 
     /// Takes these winning routes in the place of all others.
     pub(crate) fn replace(&mut self, rows: impl IntoIterator<Item = RouteRow>) {
-        type Prefixes = (Vec<(u32, u8, u32)>, Vec<(u128, u8, u32)>);
         let mut ways = Ways { version: self.ways.version + 1, ..Ways::default() };
         let mut vrfs: BTreeMap<VrfNo, Prefixes> = BTreeMap::new();
         for row in rows {
             let (vrf, dst, way) = Way::of(row);
             let (v4, v6) = vrfs.entry(vrf).or_default();
             match dst {
-                IpNet::V4(n) => v4.push((n.addr().to_bits(), n.prefix_len(), ways.take(way))),
-                IpNet::V6(n) => v6.push((n.addr().to_bits(), n.prefix_len(), ways.take(way))),
+                IpNet::V4(n) => v4.push((n.addr().to_bits(), n.prefix_len(), ways.take(way, (vrf, dst)))),
+                IpNet::V6(n) => v6.push((n.addr().to_bits(), n.prefix_len(), ways.take(way, (vrf, dst)))),
             }
         }
         self.ways = ways;
         self.problems.clear();
-        let built = |(vrf, (v4, v6)): (VrfNo, Prefixes)| {
-            (vrf, VrfTables { v4: build(&v4, &mut self.problems), v6: build(&v6, &mut self.problems) })
-        };
+        self.undecided = Undecided::default();
+        let built = |(vrf, prefixes)| (vrf, VrfTables::of(&prefixes, &mut self.problems));
         self.vrfs = vrfs.into_iter().map(built).collect();
     }
 
@@ -255,12 +227,12 @@ impl RoutingTables {
                 let old = tables.get(dst);
                 let way = new.remove(&(vrf, *dst));
                 changed.of_file |= way.as_ref().is_some_and(|w| w.source == RouteSource::Config);
-                let no = way.map(|way| self.ways.take(way));
+                let no = way.map(|way| self.ways.take(way, (vrf, *dst)));
                 if no != old {
                     let before = tables.longest(dst).map(|(_, no)| no);
                     changed.prefixes.push(Change { vrf, dst: *dst, own: [old, no], longest: [before, None] });
                 } else if let Some(no) = no {
-                    self.ways.give_back(no);
+                    self.ways.give_back(no, (vrf, *dst));
                 }
             }
         }
@@ -273,10 +245,10 @@ impl RoutingTables {
             c.longest[1] = self.vrfs.get(&c.vrf).and_then(|t| t.longest(&c.dst)).map(|(_, no)| no);
         }
         // Numbers are given out again from the next change on, so that in this one equal numbers are equal ways.
-        for no in changed.prefixes.iter().filter_map(|c| c.own[0]) {
+        for (no, prefix) in changed.prefixes.iter().filter_map(|c| Some((c.own[0]?, (c.vrf, c.dst)))) {
             let way = self.ways.get(no);
             changed.of_file |= way.is_some_and(|w| w.source == RouteSource::Config);
-            self.ways.give_back(no);
+            self.ways.give_back(no, prefix);
         }
         changed.ways = self.ways.version != version;
         Ok(changed)
@@ -289,7 +261,7 @@ impl RoutingTables {
 
     /// What lookups in a VRF read.
     pub(crate) fn fibs(&self, vrf: VrfNo) -> (Fib<u32>, Fib<u128>) {
-        self.vrfs.get(&vrf).map(|t| (t.v4.snapshot(), t.v6.snapshot())).unwrap_or_default()
+        self.vrfs.get(&vrf).map(VrfTables::fibs).unwrap_or_default()
     }
 
     /// Routes by the numbers that lookups find.
@@ -304,7 +276,13 @@ impl RoutingTables {
 
     /// The distinct ways, each once.
     pub fn ways(&self) -> impl Iterator<Item = &Way> {
-        self.ways.by_no.iter().flatten().map(|(way, _)| &**way)
+        self.ways.by_no.iter().flatten().map(|of| &*of.way)
+    }
+
+    /// Of each way and family the sum of its prefixes' hashes, for [`sag_pipeline::snapshot::Snapshot::finish`].
+    pub(crate) fn prefix_hashes(&self) -> impl Iterator<Item = (u64, bool, u32)> + '_ {
+        let numbered = (0u32..).zip(&self.ways.by_no).filter_map(|(no, of)| Some((no, of.as_ref()?)));
+        numbered.flat_map(|(no, of)| [(of.hashes[0], false, no), (of.hashes[1], true, no)])
     }
 
     /// All prefixes by VRF and family, each before those that it covers, with their ways.
@@ -319,7 +297,7 @@ impl RoutingTables {
 
     /// Prefixes of all VRFs.
     pub fn len(&self) -> usize {
-        self.vrfs.values().map(|t| t.v4.len() + t.v6.len()).sum()
+        self.vrfs.values().map(VrfTables::len).sum()
     }
 
     /// The prefixes within this one, itself included, with their ways.
@@ -330,6 +308,21 @@ impl RoutingTables {
         };
         let prefixes = self.vrfs.iter().flat_map(of);
         prefixes.filter_map(|(vrf, dst, no)| Some((vrf, dst, self.ways.get(no)?)))
+    }
+
+    /// The same as [`RoutingTables::iter`]: the prefixes within one, itself included, or all; and of these those behind a
+    /// prefix of a VRF, which need not be there.
+    pub fn select<'t>(
+        &'t self,
+        within: Option<IpNet>,
+        after: Option<(VrfNo, IpNet)>,
+    ) -> impl Iterator<Item = (VrfNo, IpNet, &'t Way)> {
+        let vrfs = self.vrfs.iter().filter(move |(vrf, _)| after.is_none_or(|(first, _)| **vrf >= first));
+        let of = move |(&vrf, tables): (&'t VrfNo, &'t VrfTables)| {
+            let after = after.filter(|(first, _)| *first == vrf).map(|(_, dst)| dst);
+            tables.select(within, after).map(move |(dst, no)| (vrf, dst, no))
+        };
+        vrfs.flat_map(of).filter_map(|(vrf, dst, no)| Some((vrf, dst, self.ways.get(no)?)))
     }
 
     /// The routes of this very prefix in all VRFs.
@@ -360,9 +353,13 @@ impl RoutingTables {
 
     /// The default routes of all VRFs.
     pub fn default_routes(&self) -> impl Iterator<Item = RouteRow> + '_ {
-        let of =
-            |vrf| [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())].map(move |dst| (vrf, dst));
+        let of = |vrf| FAMILIES.map(move |dst| (vrf, dst));
         self.vrfs().flat_map(of).filter_map(|(vrf, dst)| self.get(vrf, &dst))
+    }
+
+    /// Whether a route leads into a tunnel, in use or not.
+    pub(crate) fn uses_tunnel(&self, no: TunnelNo) -> bool {
+        self.ways().flat_map(|w| w.members().iter().chain(&w.unused)).any(|m| m.tunnel == Some(no))
     }
 
     /// Sources that routes prefer, with the ports by which these lead.
@@ -372,68 +369,5 @@ impl RoutingTables {
     }
 }
 
-/// A table of prefixes, of so many as it takes.
-fn build<A: FibAddr>(prefixes: &[(A, u8, u32)], problems: &mut Vec<Problem>) -> Table<A> {
-    let limit = Limits::MAX.routes;
-    let build = |count: usize| Table::build(prefixes.iter().take(count).copied());
-    build(usize::MAX)
-        .or_else(|_| {
-            problems.push(Problem::TooManyRoutes { limit });
-            build(limit)
-        })
-        // There are as many now as there may be.
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(dst: &str, port: u8, unused: &[u8]) -> RouteRow {
-        let by = |port: u8| Member::port(PortIdx(port), None, 1);
-        RouteRow {
-            vrf: VrfNo::DEFAULT,
-            dst: dst.parse().unwrap(),
-            route: Route::Via(vec![by(port)]),
-            source: RouteSource::Kernel,
-            table: sag_rtnl::Table::Main,
-            protocol: "bgp".into(),
-            metric: 20,
-            foreign: Vec::new(),
-            unused: unused.iter().map(|p| by(*p)).collect(),
-        }
-    }
-
-    fn numbers(t: &RoutingTables) -> Vec<u32> {
-        t.prefixes().map(|p| p.2).collect()
-    }
-
-    #[test]
-    fn what_leads_the_same_way_has_one_number() {
-        for nets in [
-            ["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16"],
-            ["2001:db8::/32", "2001:db8:1::/48", "2001:db8:2::/48"],
-        ] {
-            let [a, b, c] = nets;
-            let mut t = RoutingTables::default();
-            t.replace([row(a, 1, &[]), row(b, 2, &[]), row(c, 1, &[])]);
-            assert_eq!(numbers(&t), [0, 1, 0]);
-            assert_eq!(t.ways().count(), 2);
-            // Sources may come in by what is not in use, so it is another one.
-            let set = |nets: &[&str]| nets.iter().map(|n| n.parse().unwrap()).collect::<BTreeSet<IpNet>>();
-            let list = t.list();
-            let changed = t.change(&set(&[b, c]), [row(b, 1, &[]), row(c, 1, &[3])]).unwrap();
-            assert!(changed.ways && !changed.of_file);
-            assert_eq!(numbers(&t), [0, 0, 2]);
-            assert_eq!((t.list().unused(2).len(), list.get(2)), (1, Some(&Route::Throw)));
-            // A number without prefixes is given out again, and snapshots of before do not see it.
-            let changed = t.change(&set(&[b]), [row(b, 9, &[])]).unwrap();
-            assert_eq!(changed.prefixes[0].own, [Some(0), Some(1)]);
-            assert_eq!(list.get(1), Some(&Route::Via(vec![Member::port(PortIdx(2), None, 1)])));
-            let changed = t.change(&set(&[b, a]), [row(a, 1, &[])]).unwrap();
-            assert_eq!(changed.prefixes.len(), 1, "the other is as it was");
-            assert_eq!(changed.prefixes[0].longest, [Some(1), Some(0)]);
-            assert_eq!((t.len(), t.get(VrfNo::DEFAULT, &b.parse().unwrap())), (2, None));
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod kernel_routes;
 mod route_changes;
+mod route_inputs;
 mod routes;
 mod tunnel_devices;
 mod vrfs;

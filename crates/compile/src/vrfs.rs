@@ -44,6 +44,11 @@ impl VrfNumbers {
         name.and_then(|name| self.by_name.get(name)).copied().unwrap_or_default()
     }
 
+    /// The number of this very name; `None`: no VRF has it.
+    pub fn number_of(&self, name: &str) -> Option<VrfNo> {
+        self.by_name.get(name).copied()
+    }
+
     /// The name of a number; `None`: it is that of the default VRF, or of none.
     pub fn name(&self, no: VrfNo) -> Option<&str> {
         self.by_name.iter().find(|(_, n)| **n == no).map(|(name, _)| name.as_str())

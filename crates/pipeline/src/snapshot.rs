@@ -21,7 +21,7 @@ use crate::resolution::RequestRates;
 use crate::syn_cookie::SynCookies;
 use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
 pub use outer_path::OuterPath;
-pub use reverse_path::UsualSources;
+pub use reverse_path::{UsualSources, prefix_hash};
 pub use routes::RouteList;
 use sag_model::config::ReversePath;
 use sag_model::flow::{NH_VALID, NextHopRecord};
@@ -415,9 +415,9 @@ impl Snapshot {
         }
     }
 
-    /// Fills in what depends on routes and ports together. To be called once, when all else is there; `prefixes` come
-    /// with whether they are of IPv6, and the numbers of their routes.
-    pub fn finish<N: std::hash::Hash>(&mut self, prefixes: impl Iterator<Item = (N, bool, u32)>) {
+    /// Fills in what depends on routes and ports together. To be called once, when all else is there. `prefixes`: for each
+    /// route and family the sum of the [`prefix_hash`]es of its prefixes, whether they are of IPv6, and the route's number.
+    pub fn finish(&mut self, prefixes: impl Iterator<Item = (u64, bool, u32)>) {
         let end = |t: &Tunnel| (t.no, self.outer_ingress(t.remote, t.is_esp()), self.line_of(t.local));
         let ends: Vec<_> = self.tunnels.iter().map(end).collect();
         for (no, ingress, line) in ends {

@@ -11,7 +11,7 @@
 use crate::route::{Route, RouteAttributes, RouteClass, RouteKey, RouteRef};
 use ipnet::IpNet;
 use std::collections::btree_map::Entry as Place;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
@@ -239,6 +239,13 @@ impl RouteTable {
         self.release(old.attributes);
     }
 
+    /// Takes all routes to a destination out.
+    pub fn remove_to(&mut self, dst: IpNet) {
+        while self.by_dst.contains_key(&dst) {
+            self.remove_at(dst, 0);
+        }
+    }
+
     /// Whether a route refers to this nexthop object.
     pub fn uses(&self, nexthop: u32) -> bool {
         self.attributes.iter().any(|a| a.nexthop_id == Some(nexthop))
@@ -256,6 +263,28 @@ impl RouteTable {
         let mut out = Vec::new();
         let last = self.each(after, count, |dst, of| {
             if of.iter().any(uses) {
+                out.push(dst);
+            }
+        });
+        (out, last)
+    }
+
+    /// Of the next `count` destinations behind one, those with a route that matches, which is found out once for routes
+    /// that differ by their destination alone; and where to go on; `None`: that was all.
+    pub fn matching(
+        &self,
+        after: Option<IpNet>,
+        count: usize,
+        matches: impl Fn(RouteRef<'_>) -> bool,
+    ) -> (Vec<IpNet>, Option<IpNet>) {
+        let mut known: HashMap<*const RouteAttributes, bool> = HashMap::new();
+        let mut out = Vec::new();
+        let last = self.each(after, count, |dst, of| {
+            let mut is = |e: &Entry| {
+                let route = RouteRef { dst, attributes: &e.attributes };
+                *known.entry(Arc::as_ptr(&e.attributes)).or_insert_with(|| matches(route))
+            };
+            if of.iter().any(&mut is) {
                 out.push(dst);
             }
         });

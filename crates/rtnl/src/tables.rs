@@ -102,6 +102,18 @@ impl Tables {
         self.routes.len()
     }
 
+    /// Of the next `count` destinations behind one, those with a route by one of these interfaces, and where to go on;
+    /// `None`: that was all.
+    pub fn destinations_by(
+        &self,
+        interfaces: &BTreeSet<u32>,
+        after: Option<IpNet>,
+        count: usize,
+    ) -> (Vec<IpNet>, Option<IpNet>) {
+        self.routes
+            .matching(after, count, |r| self.nexthops_of(r).iter().any(|h| interfaces.contains(&h.ifindex)))
+    }
+
     /// The routes to addresses of this machine, broadcasts included, by destination.
     pub fn own_routes(&self) -> impl Iterator<Item = RouteRef<'_>> {
         self.routes.own()
@@ -206,6 +218,11 @@ impl Tables {
     /// Adds a route behind those of the same destination, table and metric.
     pub fn insert_route(&mut self, route: Route) {
         self.routes.append(route);
+    }
+
+    /// Takes all routes to a destination out.
+    pub fn remove_routes_to(&mut self, dst: &IpNet) {
+        self.routes.remove_to(*dst);
     }
 
     /// Takes over the entries of tables that have none in common with these, routes apart.

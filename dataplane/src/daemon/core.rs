@@ -250,7 +250,7 @@ impl Daemon {
 
     /// Whether changes of the kernel wait that are to be taken in before the next round of housekeeping.
     pub fn has_more_changes(&self) -> bool {
-        self.kernel.has_more() || self.route_changes.has_more()
+        self.kernel.has_more() || self.route_changes.has_more() || self.compiler.has_undecided()
     }
 
     /// Takes the kernel's changes in and publishes what they mean.

@@ -115,6 +115,10 @@ impl RouteChanges {
 impl Daemon {
     /// Publishes what has changed of the routes, if it is time.
     pub fn apply_route_changes(&mut self) {
+        if !self.route_changes.has_more() {
+            let more = self.compiler.next_undecided(self.kernel.tables());
+            self.route_changes.note(more);
+        }
         let batch = self.route_changes.next_batch(self.kernel.has_more());
         if !batch.is_empty() {
             self.change_routes(&batch);

@@ -3,7 +3,7 @@
 //! The kernel asks one table after the other, and in each for the longest prefix that has a route with a living next hop. The
 //! gateway looks up once, so the tables become one here: what an earlier table answers hides what a later one says.
 
-use super::{RouteRow, RouteSource};
+use super::{Only, RouteRow, RouteSource};
 use ipnet::IpNet;
 use sag_pipeline::snapshot::Route;
 use sag_rtnl::{RouterPreference, Table};
@@ -141,7 +141,7 @@ impl Level {
 #[derive(Debug, Default)]
 pub(super) struct Candidates<'p> {
     /// The prefixes that are to be decided; `None`: all.
-    only: Option<&'p BTreeSet<IpNet>>,
+    only: Option<&'p Only>,
     /// By family; each level is asked for what those before it do not answer.
     levels: [[Level; 2]; 2],
 }
@@ -159,7 +159,7 @@ const fn level(table: Table, v6: bool) -> Option<usize> {
 
 impl<'p> Candidates<'p> {
     /// Of these prefixes alone.
-    pub fn of(only: Option<&'p BTreeSet<IpNet>>) -> Candidates<'p> {
+    pub fn of(only: Option<&'p Only>) -> Candidates<'p> {
         Candidates { only, ..Candidates::default() }
     }
 
@@ -177,13 +177,23 @@ impl<'p> Candidates<'p> {
     }
 
     pub fn offer(&mut self, rank: Rank, row: RouteRow) {
-        if self.only.is_some_and(|only| !only.contains(&row.dst)) {
+        if !self.has(&row.dst) {
             return;
         }
         let v6 = row.dst.addr().is_ipv6();
         if let Some(level) = level(rank.table, v6) {
             self.levels[usize::from(v6)][level].offer(rank, row);
         }
+    }
+
+    /// Whether routes of this prefix are taken.
+    pub fn has(&self, dst: &IpNet) -> bool {
+        self.only.is_none_or(|only| only.has(dst))
+    }
+
+    /// Whether the route of this prefix is to be decided.
+    pub fn decides(&self, dst: &IpNet) -> bool {
+        self.only.is_none_or(|only| only.prefixes.contains(dst))
     }
 
     /// The route of table `main` to an address, so far, other than the default route.

@@ -53,14 +53,16 @@ impl OfVrf<'_> {
         let routes = || config.routes.iter().filter(|r| self.has(&r.vrf));
         let is_searched = |r: &&config::Route| matches!(r.target, RouteTarget::Via { port: None, .. });
         for r in routes().filter(|r| !is_searched(r)) {
-            if let Some(route) = target(config, r, tunnels) {
+            if candidates.has(&r.destination)
+                && let Some(route) = target(config, r, tunnels)
+            {
                 offer_row(candidates, lines, self.vrf(row_of(r, route)), (bindings, tunnels));
             }
         }
         // Last those whose next hop may be behind one of the others. None is behind another one of its kind, whatever their
         // order.
-        let found: Vec<_> =
-            routes().filter(is_searched).map(|r| (r, search(candidates, (bindings, vrf), r))).collect();
+        let searched = routes().filter(|r| is_searched(r) && candidates.decides(&r.destination));
+        let found: Vec<_> = searched.map(|r| (r, search(candidates, (bindings, vrf), r))).collect();
         for (r, members) in found {
             if members.is_empty() {
                 if let RouteTarget::Via { next_hop, .. } = r.target {
@@ -135,13 +137,16 @@ fn connected<'c>(
 }
 
 /// The networks of all addresses that a port has.
-fn attached(b: &PortBinding) -> impl Iterator<Item = RouteRow> + use<> {
+pub(super) fn networks_of(b: &PortBinding) -> BTreeSet<IpNet> {
     let v4 = b.port.addrs4.iter().filter_map(|(a, len)| IpNet::new((*a).into(), *len).ok());
     let v6 = b.port.addrs6.iter().filter(|(a, _)| !a.is_unicast_link_local());
     let v6 = v6.filter_map(|(a, len)| IpNet::new((*a).into(), *len).ok());
-    let networks: BTreeSet<IpNet> = v4.chain(v6).map(|n| n.trunc()).collect();
+    v4.chain(v6).map(|n| n.trunc()).collect()
+}
+
+fn attached(b: &PortBinding) -> impl Iterator<Item = RouteRow> + use<> {
     let port = b.idx;
-    networks.into_iter().map(move |net| network(&net, Member::port(port, None, 1)))
+    networks_of(b).into_iter().map(move |net| network(&net, Member::port(port, None, 1)))
 }
 
 /// The networks of addresses that the file gives to tunnels.

@@ -6,23 +6,23 @@ use sag_pipeline::snapshot::Snapshot;
 use std::collections::BTreeSet;
 
 /// A generator of numbers that repeats itself.
-struct Rng(u64);
+pub(super) struct Rng(pub u64);
 
 impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % n
     }
 
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
 }
 
 /// Two VRFs, a tunnel, routes of the file of every kind, and a neighbor of the file.
-const FILE: &str = r#"
+pub(super) const FILE: &str = r#"
 [[vrf]]
 name = "a"
 table = 77
@@ -96,7 +96,7 @@ const ROUTERS: [[&str; 4]; 2] = [
     ["2001:db8:a::7", "2001:db8:a::8", "2001:db8:b::1", "2001:db8:250::9"],
 ];
 
-fn random_route(rng: &mut Rng) -> KernelRoute {
+pub(super) fn random_route(rng: &mut Rng) -> KernelRoute {
     let family = rng.below(2) as usize;
     let dst = if rng.below(40) == 0 { rng.pick(&RARE[family]) } else { rng.pick(&NETS[family]) };
     let hop_by = |rng: &mut Rng| {
@@ -136,7 +136,7 @@ fn random_route(rng: &mut Rng) -> KernelRoute {
     r
 }
 
-fn tables_of(routes: &[KernelRoute]) -> Tables {
+pub(super) fn tables_of(routes: &[KernelRoute]) -> Tables {
     let mut t = tables();
     t.insert_link(link(6, "eth2"));
     for net in ["2001:db8:a::1/64", "2001:db8:b::2/64"].iter().zip([3, 4]) {
@@ -150,7 +150,7 @@ fn tables_of(routes: &[KernelRoute]) -> Tables {
 }
 
 /// Everything that a snapshot says of routes, without the numbers.
-fn answers(s: &Snapshot) -> Vec<String> {
+pub(super) fn answers(s: &Snapshot) -> Vec<String> {
     let mut out = Vec::new();
     let nets = NETS.iter().flatten().chain(RARE.iter().flatten());
     let edges = nets.flat_map(|net| {
@@ -175,7 +175,7 @@ fn answers(s: &Snapshot) -> Vec<String> {
 }
 
 /// Records of next hops by their addresses, without generations; and the routers.
-fn next_hops(g: &Gateway, s: &Snapshot) -> Vec<String> {
+pub(super) fn next_hops(g: &Gateway, s: &Snapshot) -> Vec<String> {
     let numbers = &g.compiler.numbers.nexthops;
     let known = s.neighbors.iter().map(|(key, no)| {
         let nh = s.nexthop(no).unwrap();
@@ -189,34 +189,36 @@ fn next_hops(g: &Gateway, s: &Snapshot) -> Vec<String> {
 }
 
 /// A gateway that takes changes as the daemon does.
-struct Follower {
-    gateway: Gateway,
-    snapshot: Snapshot,
+pub(super) struct Follower {
+    pub gateway: Gateway,
+    pub snapshot: Snapshot,
     bindings: Vec<PortBinding>,
 }
 
 /// How often each way was taken.
 #[derive(Debug, Default)]
-struct Taken {
-    routes: usize,
-    policy: usize,
-    everything: usize,
+pub(super) struct Taken {
+    pub routes: usize,
+    pub policy: usize,
+    pub everything: usize,
 }
 
 impl Follower {
-    fn new(config: &Config, tables: &Tables) -> Follower {
+    pub fn new(config: &Config, tables: &Tables) -> Follower {
         let mut gateway = Gateway::new();
         let plan = gateway.compile(config, tables, 1, NOW);
         Follower { gateway, snapshot: plan.snapshot, bindings: plan.bindings }
     }
 
-    fn recompile(&mut self, config: &Config, tables: &Tables, prefixes: &[ipnet::IpNet]) {
+    /// Whether all routes were looked at.
+    pub fn recompile(&mut self, config: &Config, tables: &Tables, prefixes: &[ipnet::IpNet]) -> bool {
         let plan = self.gateway.compiler.compile_changes(config, (tables, prefixes), 1, NOW);
         self.gateway.records.apply(&plan.records, NOW.monotonic);
         (self.snapshot, self.bindings) = (plan.snapshot, plan.bindings);
+        plan.all_routes
     }
 
-    fn change(&mut self, config: &Config, tables: &Tables, prefixes: &[ipnet::IpNet], taken: &mut Taken) {
+    pub fn change(&mut self, config: &Config, tables: &Tables, prefixes: &[ipnet::IpNet], taken: &mut Taken) {
         let published = (&self.bindings[..], &self.snapshot);
         match self.gateway.compiler.change_routes(config, tables, published, prefixes, NOW.monotonic) {
             RouteUpdate::Everything => {
@@ -258,7 +260,9 @@ fn changes_one_by_one_come_to_what_all_at_once_does() {
             let prefixes: Vec<_> = prefixes.into_iter().collect();
             // Something else is compiled now and then, whether routes have changed or not.
             match rng.below(12) {
-                0 => follower.recompile(&config, &t, &prefixes),
+                0 => {
+                    follower.recompile(&config, &t, &prefixes);
+                }
                 _ => follower.change(&config, &t, &prefixes, &mut taken),
             }
             let mut oracle = Gateway::new();

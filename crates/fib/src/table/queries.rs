@@ -2,6 +2,7 @@
 
 use super::{Key, Prefix, Table, key, prefix};
 use crate::addr::FibAddr;
+use std::ops::Bound::{Excluded, Included};
 
 impl<A: FibAddr> Table<A> {
     /// The longest prefix that covers this one, which may be itself, with its route.
@@ -25,6 +26,20 @@ impl<A: FibAddr> Table<A> {
         let default = self.fib.default_route().filter(|_| p.len == 0).map(|route| (A::default(), 0, route));
         let range = self.routes.range(key(p)..=(p.addr.last(p.len), u8::MAX));
         default.into_iter().chain(range.map(|(&(addr, len), &route)| (addr, len, route)))
+    }
+
+    /// The routes within a prefix behind another prefix in the same order, which need not be there.
+    pub fn within_after(
+        &self,
+        (addr, len): (A, u8),
+        after: (A, u8),
+    ) -> impl Iterator<Item = (A, u8, u32)> + '_ {
+        let (p, after) = (prefix(addr, len), key(prefix(after.0, after.1)));
+        let (first, last) = (Included(key(p)), (p.addr.last(p.len), u8::MAX));
+        let from = if after < key(p) { first } else { Excluded(after) };
+        // A range that ends before it begins is none.
+        let range = (after < last).then(|| self.routes.range((from, Included(last))));
+        range.into_iter().flatten().map(|(&(addr, len), &route)| (addr, len, route))
     }
 
     /// The longest shorter prefix that covers this one, other than the default route.

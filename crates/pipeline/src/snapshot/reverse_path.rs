@@ -88,11 +88,14 @@ impl Snapshot {
     ///
     /// Most routes of a large table are of the Internet. As far as they mean the same as the default route, or, without
     /// one, what any route to the Internet means, they do not count, so that their coming and going revalidates nothing.
-    pub(crate) fn source_checks<N: Hash>(&self, prefixes: impl Iterator<Item = (N, bool, u32)>) -> u64 {
+    ///
+    /// `prefixes` as of [`Snapshot::finish`]: what a route means for sources is a factor of what its prefixes add, so that
+    /// the number costs a look at the routes and not at each prefix.
+    pub(crate) fn source_checks(&self, prefixes: impl Iterator<Item = (u64, bool, u32)>) -> u64 {
         let mut usual = self.usual_sources();
         let mut sum = hash(&usual.of_family);
-        for (prefix, v6, no) in prefixes {
-            sum = sum.wrapping_add(self.source_check(&mut usual, (prefix, v6, no)));
+        for of_route in prefixes {
+            sum = sum.wrapping_add(self.source_check(&mut usual, of_route));
         }
         for t in self.tunnels.iter() {
             sum = sum.wrapping_add(hash(&(t.no, t.vrf, t.ingress, t.reverse_path)));
@@ -112,11 +115,13 @@ impl Snapshot {
         UsualSources { of_family, of_route: HashMap::default() }
     }
 
-    /// What a prefix with this route adds to the sum of the source checks; `v6`: it is one of IPv6.
-    pub fn source_check<N: Hash>(&self, usual: &mut UsualSources, (prefix, v6, no): (N, bool, u32)) -> u64 {
+    /// What prefixes with this route add to the sum of the source checks, by the sum of their [`prefix_hash`]es; `v6`: they
+    /// are of IPv6.
+    pub fn source_check(&self, usual: &mut UsualSources, (hashes, v6, no): (u64, bool, u32)) -> u64 {
         let UsualSources { of_family, of_route } = usual;
         let admitted = of_route.entry(no).or_insert_with(|| self.admitted(no));
-        if *admitted == of_family[usize::from(v6)] { 0 } else { hash(&(prefix, &*admitted)) }
+        // An odd factor loses nothing of the hashes.
+        if *admitted == of_family[usize::from(v6)] { 0 } else { hashes.wrapping_mul(hash(&*admitted) | 1) }
     }
 
     /// Where sources with this route may come in.
@@ -160,6 +165,11 @@ pub struct UsualSources {
     /// Of IPv4 and of IPv6, most routes.
     of_family: [Admitted; 2],
     of_route: HashMap<u32, Admitted, AddrHash>,
+}
+
+/// What a prefix of a VRF adds to the sum of its route, for [`Snapshot::finish`].
+pub fn prefix_hash(prefix: &impl Hash) -> u64 {
+    hash(prefix)
 }
 
 fn hash(of: &impl Hash) -> u64 {

@@ -196,3 +196,34 @@ fn routes_of_a_destination_stand_in_the_kernels_order() {
     assert!(!t.remove(&key));
     assert_eq!((t.len(), t.clone() == t, t == RouteTable::default()), (3, true, false));
 }
+
+#[test]
+fn destinations_by_interfaces_are_found_in_steps() {
+    let nets: Vec<String> =
+        (0..5).map(|n| format!("10.{n}.0.0/16")).chain(["2001:db8::/32".to_owned()]).collect();
+    let mut t = RouteTable::default();
+    for (n, net) in (0u32..).zip(&nets) {
+        let mut r = route(net, "192.0.2.1");
+        r.attributes.nexthops[0].ifindex = 2 + n % 2;
+        t.append(r);
+    }
+    let asked = std::cell::Cell::new(0);
+    let by = |r: RouteRef<'_>| {
+        asked.set(asked.get() + 1);
+        r.nexthops[0].ifindex == 3
+    };
+    let (mut found, mut after, mut steps) = (Vec::new(), None, 0);
+    loop {
+        let (some, last) = t.matching(after, 4, by);
+        found.extend(some.iter().map(IpNet::to_string));
+        (after, steps) = (last, steps + 1);
+        if last.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, [&*nets[1], &*nets[3], &*nets[5]]);
+    assert_eq!((steps, asked.get()), (2, 4), "each kind of route once in a step");
+    t.remove_to(nets[1].parse().unwrap());
+    t.remove_to(nets[1].parse().unwrap());
+    assert_eq!((t.len(), t.matching(None, 9, by).0.len()), (5, 2));
+}
