@@ -87,7 +87,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
     let status = vcpe.status()?;
     let ports = vcpe.ports()?;
     let drops = vcpe.drops()?;
-    let routes = vcpe.routes(RouteQuery { covers: None, limit: Some(MAX_ROUTES) })?;
+    let routes = vcpe.routes(RouteQuery { limit: Some(MAX_ROUTES), ..RouteQuery::default() })?;
     let query =
         TopQuery { group: TopGroup::Src, by: TopBy::Bytes, limit: Some(TALKERS), ..TopQuery::default() };
     let top = vcpe.top(query)?;

@@ -8,13 +8,14 @@ use crate::page::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use filter::FilterArgs;
+use ipnet::IpNet;
 use nat::NatArgs;
 use sag_manual::Manual;
 use sag_model::Dscp;
 use sag_model::config;
 use sag_model::control::{
-    AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionQuery, SessionSort, TopBy, TopGroup,
-    TopQuery,
+    AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RoutePlace, RouteQuery, SessionQuery, SessionSort,
+    TopBy, TopGroup, TopQuery,
 };
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
@@ -149,8 +150,14 @@ pub struct AclArgs {
 #[derive(Debug, Args)]
 pub struct RouteArgs {
     /// Only routes that cover this address
-    #[arg(value_name = "ADDRESS")]
+    #[arg(value_name = "ADDRESS", conflicts_with_all = ["within", "after"])]
     covers: Option<IpAddr>,
+    /// Only routes to networks within this one
+    #[arg(long, value_name = "NETWORK")]
+    within: Option<IpNet>,
+    /// Only routes behind this one, as the answer before has it at its end
+    #[arg(long, value_name = "NETWORK[@VRF]")]
+    after: Option<RoutePlace>,
     /// At most so many, no more than 20000 [default: 10000]
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -346,7 +353,8 @@ impl AclArgs {
 
 impl RouteArgs {
     pub fn query(&self) -> RouteQuery {
-        RouteQuery { covers: self.covers, limit: self.limit }
+        let RouteArgs { covers, within, limit, .. } = *self;
+        RouteQuery { covers, within, after: self.after.clone(), limit }
     }
 }
 

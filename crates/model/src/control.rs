@@ -16,6 +16,7 @@ mod largest;
 mod nat;
 mod qos;
 mod report;
+mod route_place;
 mod session;
 mod tunnel;
 
@@ -38,6 +39,7 @@ pub use report::{
     KernelSetting, NextHop, Port, PortPunt, Ports, PuntRow, RepairCount, Route, RouteQuery, Routes,
     SessionTotals, Status, SynCookieRow, Worker,
 };
+pub use route_place::{RoutePlace, RoutePlaceError};
 pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,
     SessionFlush, SessionQuery, SessionSort, Sessions, Top, TopBy, TopCollector, TopGroup, TopQuery, TopRow,

@@ -30,7 +30,11 @@ pub fn routes(answer: &Routes, page: &Page) -> String {
     let mut out = table.render(page);
     let shown = answer.routes.len() as u64;
     if answer.total > shown {
-        out.push_str(&format!("{} of {} routes\n", exact(shown), exact(answer.total)));
+        out.push_str(&format!("{} of {} routes", exact(shown), exact(answer.total)));
+        if let Some(next) = &answer.next {
+            out.push_str(&format!("; more: --after {next}"));
+        }
+        out.push('\n');
     }
     out
 }

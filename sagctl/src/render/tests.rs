@@ -228,6 +228,9 @@ fn route_tables() {
          "source": "kernel", "next_hops": []},
     ]}));
     golden("routes", |p| routes(&answer, p));
+    let more = Routes { next: Some("10.0.0.0/8@a".parse().unwrap()), ..answer };
+    let shown = routes(&more, &Page { width: 80, color: false });
+    assert!(shown.ends_with("of 5,000 routes; more: --after 10.0.0.0/8@a\n"), "{shown}");
     assert_eq!(routes(&Routes::default(), &Page { width: 80, color: false }), "no route\n");
 }
 

@@ -1,6 +1,6 @@
 //! Answers that describe the gateway: status, ports, drops, ACLs, routes, configuration.
 
-use super::Deviation;
+use super::{Deviation, RoutePlace};
 use crate::config::Change;
 use crate::{DropReason, MacAddr, Role, VlanId};
 use ipnet::IpNet;
@@ -329,6 +329,12 @@ pub struct RouteQuery {
     /// Only routes that cover this address, the most specific first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covers: Option<IpAddr>,
+    /// Only routes to networks within this one, its own included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<IpNet>,
+    /// Only routes behind this place: `next` of the answer before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<RoutePlace>,
     /// Most routes in the answer; without it 10,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -339,9 +345,12 @@ pub struct RouteQuery {
 pub struct Routes {
     /// The routes that were selected.
     pub routes: Vec<Route>,
-    /// Number of routes before `limit`.
+    /// Number of routes before `after` and `limit`.
     #[serde(default)]
     pub total: u64,
+    /// The place of the last one, if there are more behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<RoutePlace>,
 }
 
 /// A route of the kernel or of the configuration.

@@ -58,7 +58,16 @@ fn every_request_survives_the_wire() {
         Op::Drops,
         Op::Acl(AclQuery { acl: Some("acl-1".into()), log: true }),
         Op::Acl(AclQuery::default()),
-        Op::Routes(RouteQuery { covers: Some("192.0.2.1".parse().unwrap()), limit: Some(3) }),
+        Op::Routes(RouteQuery {
+            covers: Some("192.0.2.1".parse().unwrap()),
+            limit: Some(3),
+            ..RouteQuery::default()
+        }),
+        Op::Routes(RouteQuery {
+            within: Some("2001:db8::/32".parse().unwrap()),
+            after: Some("2001:db8:1::/48@a".parse().unwrap()),
+            ..RouteQuery::default()
+        }),
         Op::Sessions(query),
         Op::Sessions(SessionQuery::default()),
         Op::SessionsFlush(SessionFlush { filter: filter(), all: false }),
@@ -243,7 +252,9 @@ fn answers_have_the_agreed_keys() {
         source: "kernel".into(),
         next_hops: vec![NextHop { device: "eth0".into(), ..NextHop::default() }],
     };
-    let wire = round(Routes { routes: vec![route], total: 1 });
+    let next = Some("10.0.0.0/8@a".parse().unwrap());
+    let wire = round(Routes { routes: vec![route], total: 1, next });
+    assert_eq!(wire["next"], "10.0.0.0/8@a");
     assert_eq!(wire["routes"][0]["type"], "unicast");
     assert_eq!(wire["routes"][0]["next_hops"][0]["via"], Value::Null);
 

@@ -3,7 +3,7 @@
 use crate::daemon::view::View;
 use ipnet::IpNet;
 use sag_compile::{RouteSource, Way};
-use sag_model::control::{Error, ErrorCode};
+use sag_model::control::{Error, ErrorCode, RoutePlace};
 use sag_model::{VrfNo, control};
 use sag_pipeline::snapshot::{Member, NextHop, Route};
 use std::net::Ipv6Addr;
@@ -18,7 +18,8 @@ fn rows(limit: Option<u32>) -> Result<usize, Error> {
     let limit = limit.map_or(DEFAULT_ROWS, |l| l as usize);
     if limit > MAX_ROWS {
         let text = format!("{limit} routes in an answer, the limit is {MAX_ROWS}");
-        let remedy = "name an address for the routes that cover it; `ip route show` has all of the kernel's";
+        let remedy =
+            "ask for the rest with `after` and the answer's `next`, or for the routes `within` a network";
         return Err(Error::new(ErrorCode::TooLarge, text, remedy));
     }
     Ok(limit)
@@ -28,7 +29,8 @@ impl View<'_> {
     /// The routes that the gateway forwards by; for one address, those that cover it, the longest prefix first.
     ///
     /// # Errors
-    /// [`ErrorCode::TooLarge`]: more are asked for than one answer may have.
+    /// [`ErrorCode::TooLarge`]: more are asked for than one answer may have. [`ErrorCode::NotFound`]: there is no such VRF.
+    /// [`ErrorCode::BadRequest`]: the arguments exclude each other.
     pub fn routes(&self, query: &control::RouteQuery) -> Result<control::Routes, Error> {
         let routes = &self.compiler.routes;
         let limit = rows(query.limit)?;
@@ -36,18 +38,51 @@ impl View<'_> {
             !(matches!(way.route, Route::Local) && dst.addr().is_loopback())
         };
         if let Some(to) = query.covers {
+            if query.within.is_some() || query.after.is_some() {
+                let remedy = "ask for the routes that cover an address alone: there are few";
+                return Err(Error::new(ErrorCode::BadRequest, "`covers` beside `within` or `after`", remedy));
+            }
             let lengths = (0..=IpNet::from(to).prefix_len()).rev();
             let nets = lengths.filter_map(|len| Some(IpNet::new(to, len).ok()?.trunc()));
             let rows: Vec<_> = nets.flat_map(|dst| routes.of_prefix(dst)).filter(shown).collect();
             let total = rows.len() as u64;
             let routes = rows.into_iter().take(limit).map(|r| self.route(r)).collect();
-            return Ok(control::Routes { routes, total });
+            return Ok(control::Routes { routes, total, next: None });
         }
+        let after = query.after.as_ref().map(|place| self.place(place)).transpose()?;
         let loopback = [IpNet::new([127, 0, 0, 0].into(), 8), IpNet::new(Ipv6Addr::LOCALHOST.into(), 128)];
-        let hidden =
-            loopback.into_iter().flatten().flat_map(|net| routes.within(net)).filter(|r| !shown(r)).count();
-        let routes_shown = routes.iter().filter(shown).take(limit).map(|r| self.route(r)).collect();
-        Ok(control::Routes { routes: routes_shown, total: (routes.len() - hidden) as u64 })
+        let hidden = || {
+            loopback.into_iter().flatten().flat_map(|net| routes.within(net)).filter(|r| !shown(r)).count()
+        };
+        let within = query.within.map(|net| net.trunc());
+        let total = match within {
+            None => routes.len() - hidden(),
+            Some(_) => routes.select(within, None).filter(shown).count(),
+        };
+        let mut some = routes.select(within, after).filter(shown);
+        let rows: Vec<_> = some.by_ref().take(limit).collect();
+        let last = rows.last().filter(|_| some.next().is_some());
+        let next = last.map(|(vrf, dst, _)| RoutePlace {
+            destination: *dst,
+            vrf: self.compiler.vrfs.name(*vrf).map(str::to_owned),
+        });
+        let routes = rows.into_iter().map(|r| self.route(r)).collect();
+        Ok(control::Routes { routes, total: total as u64, next })
+    }
+
+    /// The VRF and the destination that a place names.
+    fn place(&self, place: &RoutePlace) -> Result<(VrfNo, IpNet), Error> {
+        let vrf = match &place.vrf {
+            None => VrfNo::DEFAULT,
+            Some(name) => self.compiler.vrfs.number_of(name).ok_or_else(|| {
+                Error::new(
+                    ErrorCode::NotFound,
+                    format!("there is no VRF {name:?}"),
+                    "take `next` of an answer as it is",
+                )
+            })?,
+        };
+        Ok((vrf, place.destination))
     }
 
     fn route(&self, (vrf, dst, r): (VrfNo, IpNet, &Way)) -> control::Route {
