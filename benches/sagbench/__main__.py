@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import alone, changes, peers, report, scenarios, stats, system, tunnels
+from . import alone, changes, full_table, peers, report, scenarios, stats, system, tunnels
 from .lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,7 @@ SCENARIOS = {
     "cores": (changes.cores, True),
     "tunnels": (tunnels.tunnels, True),
     "memory": (alone.memory, True),
+    "fib": (full_table.fib, False),
     "testpmd": (peers.testpmd, True),
     "librte-acl": (peers.librte_acl, True),
     "openvswitch": (peers.openvswitch, True),

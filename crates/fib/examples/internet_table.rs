@@ -1,8 +1,8 @@
 //! A full Internet table: time to build, memory, lookups, changes; beside librte_fib where that is installed
 //! (Debian: `dpdk-dev`), in turns.
 //!
-//! Usage: `internet_table [--routes4 N] [--routes6 N] [--rounds N] [--no-dpdk]`. Exits with 1 if an answer
-//! differs. librte's vector code needs AVX-512; it runs without huge pages, as this table does.
+//! Usage: `internet_table [--routes4 N] [--routes6 N] [--rounds N] [--no-dpdk] [--json]`. Exits with 1 if an answer
+//! differs. `--json`: a line of JSON for each comparison besides, with the values of all rounds. librte's vector code needs AVX-512; it runs without huge pages, as this table does.
 
 use sag_fib::generate::{self, Rng};
 use sag_fib::{FibAddr, Table};
@@ -25,10 +25,11 @@ struct Options {
     routes: [usize; 2],
     rounds: usize,
     dpdk: bool,
+    json: bool,
 }
 
 fn options() -> Result<Options, String> {
-    let mut o = Options { routes: [1_000_000, 200_000], rounds: 7, dpdk: true };
+    let mut o = Options { routes: [1_000_000, 200_000], rounds: 7, dpdk: true, json: false };
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse().ok()).ok_or(format!("{arg} needs a number"));
@@ -37,6 +38,7 @@ fn options() -> Result<Options, String> {
             "--routes6" => o.routes[1] = number()?,
             "--rounds" => o.rounds = number()?,
             "--no-dpdk" => o.dpdk = false,
+            "--json" => o.json = true,
             _ => return Err(format!("unknown: {arg}")),
         }
     }
@@ -229,14 +231,14 @@ fn compare<A: FibAddr>(
     librte: &mut Option<Librte>,
     peers: &[&str],
     (table, addrs): (&Table<A>, &[A]),
-    (rounds, label): (usize, &str),
+    (o, label): (&Options, &str),
 ) -> io::Result<bool> {
     let fib = table.snapshot();
     let mut same = true;
     for way in [Way::Bulk, Way::Chained] {
         let mut ours = Vec::new();
         let mut theirs = vec![Vec::new(); peers.len()];
-        for _ in 0..rounds {
+        for _ in 0..o.rounds {
             let (ns, sum) = look_up(&fib, addrs, way);
             ours.push(ns);
             let Some(librte) = librte else { continue };
@@ -246,6 +248,16 @@ fn compare<A: FibAddr>(
                 times.push(ns);
             }
         }
+        let family = if size_of::<A>() == 4 { "IPv4" } else { "IPv6" };
+        let case = |peer: &str, times: &[f64]| {
+            if o.json {
+                let values: Vec<_> = times.iter().map(|ns| format!("{ns:.2}")).collect();
+                let case = format!("{family} {}, {peer}", way.name());
+                println!("{{\"case\": \"{case}\", \"unit\": \"ns\", \"values\": [{}]}}", values.join(", "));
+            }
+        };
+        case(&format!("sag-fib beside {label}"), &ours);
+        peers.iter().zip(&theirs).for_each(|(peer, times)| case(&format!("{peer} {label}"), times));
         let mine = median(&mut ours);
         print!("lookup, {}: {mine:.1} ns (best {:.1})", way.name(), ours[0]);
         for (peer, times) in peers.iter().zip(&mut theirs).filter(|(_, t)| !t.is_empty()) {
@@ -313,9 +325,9 @@ fn run(o: &Options) -> io::Result<bool> {
                 l.read()?;
             }
             println!("IPv4:");
-            same &= compare(&mut librte, &["dir24_8"], (&table4, &addrs4), (o.rounds, label))?;
+            same &= compare(&mut librte, &["dir24_8"], (&table4, &addrs4), (o, label))?;
             println!("IPv6:");
-            same &= compare(&mut librte, &["trie6", "rib6"], (&table6, &addrs6), (o.rounds, label))?;
+            same &= compare(&mut librte, &["trie6", "rib6"], (&table6, &addrs6), (o, label))?;
         }
         Ok(same)
     });
