@@ -82,11 +82,11 @@ class Bench:
         self.points.setdefault(plot, {}).setdefault(series, []).append({"x": x, **stats.summary(rates)})
 
     @contextlib.contextmanager
-    def labs(self, queues: int = 1, ip6: bool = False) -> Iterator[Callable[[str, Any], Lab]]:
+    def labs(self, queues: int = 1, ip6: bool = False, back: bool = False) -> Iterator[Callable[[str, Any], Lab]]:
         """A function that makes labs, which are gone afterwards."""
         outer, self.cleanup = self.cleanup, system.Cleanup()
         try:
-            yield lambda name, forwarder: Lab(self, name, queues, ip6).start(forwarder)
+            yield lambda name, forwarder: Lab(self, name, queues, ip6, back).start(forwarder)
         finally:
             mine, self.cleanup = self.cleanup, outer
             mine.run()

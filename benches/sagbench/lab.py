@@ -1,6 +1,8 @@
 """The topology: host, gateway, Internet, in three network namespaces and two veth pairs.
 
     PREFIX-NAME-lan:eth0 ═ lan [PREFIX-NAME-gw] wan ═ PREFIX-NAME-wan:eth0
+
+Traffic goes from left to right, or in a lab that is `back` from right to left, to one host.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .__main__ import Bench
 
 OUTSIDE = "203.0.113.2"
+INSIDE = "10.0.2.1"
 PARTS = ("lan", "gw", "wan")
 
 
@@ -35,8 +38,8 @@ def mac_of(namespace: str, device: str) -> str:
 class Lab:
     """One gateway between two hosts. A forwarder is one of the classes below."""
 
-    def __init__(self, bench: Bench, name: str, queues: int = 1, ip6: bool = False) -> None:
-        self.bench, self.name, self.ip6 = bench, name, ip6
+    def __init__(self, bench: Bench, name: str, queues: int = 1, ip6: bool = False, back: bool = False) -> None:
+        self.bench, self.name, self.ip6, self.back = bench, name, ip6, back
         self.lan, self.gw, self.wan = (f"{bench.prefix}-{name}-{part}" for part in PARTS)
         self.generators = {}
         self.forwarder = None
@@ -65,6 +68,8 @@ class Lab:
         run("ip", "-n", self.gw, "addr", "add", f"{OUTSIDE}/24", "dev", "wan")
         run("ip", "-n", self.gw, "route", "add", "default", "via", "203.0.113.1")
         run("ip", "-n", self.gw, "neigh", "add", "203.0.113.1", "lladdr", remote, "dev", "wan", "nud", "permanent")
+        if back:
+            run("ip", "-n", self.gw, "neigh", "add", INSIDE, "lladdr", mac_of(self.lan, "eth0"), "dev", "lan", "nud", "permanent")
         if ip6:
             run("ip", "-n", self.gw, "addr", "add", "2001:db8:1::1/64", "dev", "lan", "nodad")
             run("ip", "-n", self.gw, "addr", "add", "2001:db8:100::2/64", "dev", "wan", "nodad")
@@ -89,11 +94,14 @@ class Lab:
         if key not in self.generators:
             # A device takes one sink at a time.
             self.close_generators() if receive else None
-            options = ["--size", size, "--dst-mac", mac_of(self.gw, "lan"), "--sink", sink or self.forwarder.sink, *extra]
+            near, far, to = (self.wan, self.lan, "wan") if self.back else (self.lan, self.wan, "lan")
+            options = ["--size", size, "--dst-mac", mac_of(self.gw, to), "--sink", sink or self.forwarder.sink, *extra]
+            if self.back:
+                options += ["--src", "198.51.100.0", "--dst", INSIDE]
             if self.ip6:
                 options += ["--src", "2001:db8:1::100:0", "--dst", "2001:db8:ffff::1"]
-            rx = f"{self.wan}:eth0" if receive else None
-            self.generators[key] = Generator(self.bench.pktgen, f"{self.lan}:eth0", rx, core, flows, options)
+            rx = f"{far}:eth0" if receive else None
+            self.generators[key] = Generator(self.bench.pktgen, f"{near}:eth0", rx, core, flows, options)
         return self.generators[key]
 
     def overruns(self) -> int:
@@ -119,10 +127,11 @@ class Bare:
         self.looks, self.flows, self.process = looks, flows, None
 
     def start(self, lab: Lab) -> None:
+        ends = ("wan", "lan") if lab.back else ("lan", "wan")
         self.process = subprocess.Popen(
             [
                 str(lab.bench.pktgen),
-                *("bare", "--from", f"{lab.gw}:lan", "--to", f"{lab.gw}:wan"),
+                *("bare", "--from", f"{lab.gw}:{ends[0]}", "--to", f"{lab.gw}:{ends[1]}"),
                 *("--looks", str(self.looks), "--flows", str(self.flows)),
             ],
             stdin=subprocess.PIPE,

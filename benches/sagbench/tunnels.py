@@ -1,9 +1,10 @@
-"""Tunnels: into one by XDP beside the gateway without; ESP beside its crypto library."""
+"""Tunnels: into one and out of one by XDP beside the gateway without; ESP beside its crypto library."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from . import stats
 from .alone import example
@@ -30,11 +31,16 @@ destination = "198.51.100.0/24"
 tunnel = "bench"
 """
 # The far end says nothing: its Ethernet address is told, not learned.
-KINDS = {"VXLAN": ("vxlan", 'vni = 77\nremote_mac = "02:00:00:00:00:4d"'), "GRE": ("gre", ""), "IPIP": ("ipip", "")}
-TABLE = "ethip4vxlan-10kflows"
+VXLAN = """vni = 77
+mac = "02:00:00:00:00:4c"
+remote_mac = "02:00:00:00:00:4d"
+"""
+KINDS = {"VXLAN": ("vxlan", VXLAN), "GRE": ("gre", ""), "IPIP": ("ipip", "")}
+INTO, OUT_OF = "ethip4vxlan-10kflows", "ethip4vxlan-out-10kflows"
 WITHOUT = "sag-vcpe, no tunnel"
 # Into the sink goes whatever leaves the gateway: the frames are known by their number alone.
 ANY = ("--any",)
+LIMIT = 0.9
 
 
 def look(lab: Lab) -> None:
@@ -47,34 +53,73 @@ def look(lab: Lab) -> None:
         raise Failed("frames leave as they came, without the tunnel's headers")
 
 
+def in_tunnels(make: Callable[[str, Any], Lab], bench: Bench, name: str, wanted: Callable[[str], tuple[str, ...]], check: Callable[[Lab], None] | None) -> list[Side]:
+    """A gateway for each kind of tunnel, under the traffic that `wanted` says for it."""
+    sides = []
+    for kind, (word, more) in KINDS.items():
+        try:
+            lab = make(f"{name}-{word}", Sag(extra=ROUTE.format(kind=word, more=more)))
+            if check:
+                check(lab)
+            sides.append(Side(f"sag-vcpe, {kind}", lab, extra=wanted(word)))
+        except Failed as error:
+            reason = re.sub(r"\s+", " ", str(error))[-160:]
+            bench.missing.append((f"tunnels: {kind}", f"not in this build ({reason})"))
+    return sides
+
+
+def of_plain(bench: Bench, scenario: str, found: dict[str, Side], text: str) -> None:
+    """Rows and targets: the share of the same gateway without a tunnel."""
+    table = bench.tables[scenario]
+    for kind in KINDS:
+        name = f"sag-vcpe, {kind}"
+        if name not in found:
+            continue
+        ratio = stats.ratios(found[name].rates, found[WITHOUT].rates)
+        table["rows"][name]["of_plain"] = ratio
+        bench.progress(f"  {name}: {ratio['median']:.3f} of the gateway without a tunnel")
+        target(bench, f"{text} {kind}: {LIMIT} of the gateway without a tunnel", ratio, LIMIT, source="#6, #21", broken=table["broken"])
+
+
 def into(bench: Bench) -> None:
     """The same traffic with and without a tunnel, in turns."""
     with bench.labs() as make:
         sides = [Side("bare redirect", make("t0", Bare()), extra=ANY), Side(WITHOUT, make("t1", Sag()), extra=ANY)]
-        for name, (kind, more) in KINDS.items():
-            try:
-                lab = make(f"t-{kind}", Sag(extra=ROUTE.format(kind=kind, more=more)))
-                look(lab)
-                sides.append(Side(f"sag-vcpe, {name}", lab, extra=ANY))
-            except Failed as error:
-                reason = re.sub(r"\s+", " ", str(error))[-160:]
-                bench.missing.append((f"tunnels: {name}", f"not in this build ({reason})"))
+        sides += in_tunnels(make, bench, "t", lambda _: ANY, look)
         found = compare(
             bench,
-            TABLE,
+            INTO,
             sides,
             bench.rounds(9, 41),
             fresh=3,
             csit="ethip4vxlan-l2xcbase",
             about="Routed into a tunnel: encapsulation in XDP, 64 B inside; beside a gateway without tunnel.",
         )
-        table = bench.tables[TABLE]
-        for name in [f"sag-vcpe, {kind}" for kind in KINDS if f"sag-vcpe, {kind}" in found]:
-            ratio = stats.ratios(found[name].rates, found[WITHOUT].rates)
-            table["rows"][name]["of_plain"] = ratio
-            bench.progress(f"  {name}: {ratio['median']:.3f} of the gateway without a tunnel")
-            if name == "sag-vcpe, VXLAN":
-                target(bench, "VXLAN: 0.8 of the gateway without a tunnel", ratio, 0.8, source="#6", broken=table["broken"])
+        of_plain(bench, INTO, found, "into")
+
+
+def out_of(bench: Bench) -> None:
+    """Frames as the far end of a tunnel sends them, and the same without its headers, in turns. The sink takes plain frames
+    alone."""
+    with bench.labs(back=True) as make:
+        vxlan = ("--encap", "vxlan")
+        sides = [
+            Side("bare redirect", make("o0", Bare())),
+            # What it costs to make the longer frames.
+            Side("bare redirect, VXLAN frames", make("o1", Bare()), extra=(*vxlan, *ANY)),
+            Side(WITHOUT, make("o2", Sag())),
+            *in_tunnels(make, bench, "o", lambda word: ("--encap", word), None),
+        ]
+        found = compare(
+            bench,
+            OUT_OF,
+            sides,
+            bench.rounds(9, 41),
+            fresh=3,
+            about="Out of a tunnel: decapsulation in XDP, 64 B inside; beside a gateway without tunnel. The source writes "
+            "the outer headers, too.",
+        )
+        of_plain(bench, OUT_OF, found, "out of")
 
 
 def esp(bench: Bench) -> None:
@@ -96,4 +141,5 @@ def esp(bench: Bench) -> None:
 def tunnels(bench: Bench) -> None:
     bench.step("tunnels")
     into(bench)
+    out_of(bench)
     esp(bench)

@@ -129,14 +129,19 @@ __noinline int gw_complete(struct xdp_md *ctx, __u32 l3)
 }
 
 /*
- * Whether the packet at `l3`, which is to be sent, has the checksum that it goes with. Costs one comparison until a
- * worker has seen a partial one.
+ * Whether the packet at `l3` of the frame, which is to be sent, has the checksum that it goes with. Costs one comparison
+ * until a worker has seen a partial one.
  */
-static __always_inline bool gw_checksummed(struct xdp_md *ctx, const void *data, const void *l3)
+static __always_inline bool gw_checksummed_at(struct xdp_md *ctx, __u32 l3)
 {
 	if (likely(!(GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_SUMS)))
 		return true;
-	return gw_complete(ctx, l3 - data);
+	return gw_complete(ctx, l3);
+}
+
+static __always_inline bool gw_checksummed(struct xdp_md *ctx, const void *data, const void *l3)
+{
+	return gw_checksummed_at(ctx, l3 - data);
 }
 
 #endif /* GW_CHECKSUM_H */

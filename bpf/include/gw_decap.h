@@ -30,6 +30,21 @@ enum {
 #define GW_DECAP_ZONE(decap) ((__u8)((decap) >> 32) & ~1U | GW_ZONE_OVERLAY)
 #define GW_DECAP_REST(decap) ((__u16)((decap) >> 40))
 
+/* The traffic class after the tunnel; false: the packet has to be dropped (RFC 6040 4.2). */
+static __always_inline bool gw_tos_after(const struct gw_tunnel *t, __u8 outside, __u8 *tos)
+{
+	__u8 inner = *tos & GW_ECN, outer = outside & GW_ECN, mark = inner;
+
+	if (!inner && outer == GW_ECN)
+		return false;
+	if (inner && outer == GW_ECN)
+		mark = GW_ECN;
+	else if (inner && inner != GW_ECN && outer == 1)
+		mark = 1;
+	*tos = ((t->flags & GW_TUNNEL_UNIFORM ? outside : *tos) & ~GW_ECN) | mark;
+	return true;
+}
+
 /* Finds port, family and start of IP of a frame for us, counting nothing. */
 static __always_inline bool gw_tunnel_link(struct xdp_md *ctx, struct gw_packet *pkt)
 {

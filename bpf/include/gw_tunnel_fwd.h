@@ -15,23 +15,13 @@
 #include "gw_rewrite.h"
 #include "gw_tunnel.h"
 
-/* The traffic class after the tunnel; false: the packet has to be dropped (RFC 6040 4.2). */
+/* gw_tos_after() of the tunnel that the packet has left. */
 static __always_inline bool gw_decap_tos(__u64 decap, __u8 *tos)
 {
 	__u32 no = GW_DECAP_NO(decap);
-	__u8 inner = *tos & GW_ECN, outer = GW_DECAP_TOS(decap) & GW_ECN, mark = inner;
 	const struct gw_tunnel *t = bpf_map_lookup_elem(&gw_tunnels, &no);
 
-	if (!t)
-		return false;
-	if (!inner && outer == GW_ECN)
-		return false;
-	if (inner && outer == GW_ECN)
-		mark = GW_ECN;
-	else if (inner && inner != GW_ECN && outer == 1)
-		mark = 1;
-	*tos = ((t->flags & GW_TUNNEL_UNIFORM ? GW_DECAP_TOS(decap) : *tos) & ~GW_ECN) | mark;
-	return true;
+	return t && gw_tos_after(t, GW_DECAP_TOS(decap), tos);
 }
 
 /* What is known of the packet inside, besides what gw_fwd_ctx has. */

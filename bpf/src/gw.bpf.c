@@ -26,6 +26,7 @@
 #include "gw_police.h"
 #include "gw_exit.h"
 #include "gw_fast.h"
+#include "gw_fast_decap.h"
 #include "gw_tunnel_fwd.h"
 #include "gw_syn.h"
 #include "gw_inject.h"
@@ -173,8 +174,12 @@ __noinline int gw_general(struct xdp_md *ctx, __u32 syn)
 SEC("xdp")
 int gw_ingress(struct xdp_md *ctx)
 {
-	int verdict = gw_fast(ctx), asked;
+	int verdict = GW_CONTINUE, asked;
 
+	if (unlikely(gw_shared.control.tunnels) && gw_looks_tunneled(ctx))
+		verdict = gw_fast_decap(ctx);
+	if (verdict == GW_CONTINUE)
+		verdict = gw_fast(ctx);
 	if (verdict == GW_CONTINUE && unlikely(gw_has_tag(ctx)) && gw_untag(ctx) == GW_NOT_OURS)
 		return XDP_PASS;
 	if (verdict == GW_CONTINUE && gw_shared.control.tunnels && gw_fast_path_on())

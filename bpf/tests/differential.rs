@@ -6,6 +6,8 @@
 //! its own inputs; those of `fuzz/corpus/xdp` are told here, too.
 
 mod common;
+#[path = "differential/decap.rs"]
+mod decap;
 #[path = "differential/metered.rs"]
 mod metered;
 #[path = "differential/order.rs"]

@@ -250,7 +250,7 @@ fn kinds(gw: &Gateway, flows: u32, sessions: u32) -> Result<Vec<Kind>> {
         let before = gw.stats(PortIdx(0))?.fast;
         // The slab of IPv6 records is small: those of the flows are IPv4's.
         let n = if image[12..14] == [0x86, 0xDD] { session - sessions } else { session };
-        record(gw, RecordNo::forward(n), &image, zone, action)?;
+        record(gw, RecordNo::forward(n), &image, zone, IngressId::port(PortIdx(0)), action)?;
         let out = gw.test_run(TestFrame { bytes: &image, ifindex: LO, queue: 0 })?;
         if gw.stats(PortIdx(0))?.fast != before + 1 {
             bail!("{name} is not forwarded: {out:?}");
@@ -261,36 +261,59 @@ fn kinds(gw: &Gateway, flows: u32, sessions: u32) -> Result<Vec<Kind>> {
         Ok(out.frame)
     };
     let plain = Action { flags: 0, ..TO_NEXT };
-    let into = Action { tunnel: 1, ..plain };
     let metered = |meter| Action { meter, flags: FLOW_SNAT | FLOW_METER, ..TO_NEXT };
     add("UDP, NAT", ip4(UDP, 1, 50, false), Zone::Lan, TO_NEXT)?;
     add("TCP, NAT", ip4(TCP, 2, 50, false), Zone::Lan, TO_NEXT)?;
     add("UDP", ip4(UDP, 3, 50, false), Zone::Lan, plain)?;
     add("UDP, NAT, one rate", ip4(UDP, 4, 50, false), Zone::Lan, metered(one_rate))?;
     add("UDP, NAT, CAR and link", ip4(UDP, 5, 50, false), Zone::Lan, metered(committed))?;
-    add("IPv6 UDP", ip6(UDP, 6), Zone::Lan, plain)?;
+    add("IPv6 UDP", ip6(UDP, 6, 10), Zone::Lan, plain)?;
     add("general path: echo, NAT", ip4(ICMP, 7, 50, false), Zone::Lan, TO_NEXT)?;
     add("general path: tagged UDP, NAT", ip4(UDP, 8, 46, true), Zone::Lan, Action { nexthop: 2, ..TO_NEXT })?;
-    add("general path: IPv6 UDP, NAT", ip6(UDP, 9), Zone::Lan, TO_NEXT)?;
-    add("general path: IPv6 echo", ip6(ICMP6, 10), Zone::Lan, plain)?;
-    add("tunnel: UDP in, NAT", ip4(UDP, 11, 50, false), Zone::Lan, Action { flags: FLOW_SNAT, ..into })?;
-    add("tunnel: IPv6 UDP in", ip6(UDP, 12), Zone::Lan, into)?;
-    add("tunnel: echo in, NAT", ip4(ICMP, 13, 50, false), Zone::Lan, Action { flags: FLOW_SNAT, ..into })?;
-    let inner = ip4(UDP, 14, 56, false);
-    let outer = add("tunnel: UDP of 56 bytes in", inner.clone(), Zone::Lan, into)?;
-    session += 1;
-    record(gw, RecordNo::forward(session), &inner, Zone::Overlay, plain)?;
-    let before = gw.stats(PortIdx(0))?.fast;
-    let out = gw.test_run(TestFrame { bytes: &outer, ifindex: LO, queue: 0 })?;
-    if gw.stats(PortIdx(0))?.fast != before + 1 {
-        bail!("out of a tunnel is not forwarded: {out:?}");
+    add("general path: IPv6 UDP, NAT", ip6(UDP, 9, 10), Zone::Lan, TO_NEXT)?;
+    add("general path: IPv6 echo", ip6(ICMP6, 10, 10), Zone::Lan, plain)?;
+    let translated = |tunnel| Action { tunnel, ..TO_NEXT };
+    add("into VXLAN: UDP, NAT", ip4(UDP, 11, 50, false), Zone::Lan, translated(VXLAN.0))?;
+    add("into GRE: UDP, NAT", ip4(UDP, 12, 50, false), Zone::Lan, translated(GRE.0))?;
+    add("into IP-in-IP: UDP, NAT", ip4(UDP, 13, 50, false), Zone::Lan, translated(IPIP.0))?;
+    add("into VXLAN: IPv6 UDP", ip6(UDP, 14, 10), Zone::Lan, Action { tunnel: VXLAN.0, ..plain })?;
+    add("into VXLAN: echo, NAT", ip4(ICMP, 15, 50, false), Zone::Lan, translated(VXLAN.0))?;
+    // Of such lengths that the frames outside are of whole words.
+    let mut outside = Vec::new();
+    for (name, (into, out), inner) in [
+        ("out of VXLAN: UDP", VXLAN, ip4(UDP, 16, 56, false)),
+        ("out of GRE: UDP", GRE, ip4(UDP, 17, 50, false)),
+        ("out of IP-in-IP: UDP", IPIP, ip4(UDP, 18, 46, false)),
+        ("out of VXLAN: IPv6 UDP", VXLAN, ip6(UDP, 19, 16)),
+        ("out of VXLAN: echo", VXLAN, ip4(ICMP, 20, 56, false)),
+    ] {
+        let frame = add("", inner.clone(), Zone::Lan, Action { tunnel: into, ..plain })?;
+        outside.push((name, out, inner, frame));
     }
-    kinds.push(Kind { name: "tunnel: UDP out".to_owned(), image: outer });
+    kinds.retain(|k| !k.name.is_empty());
+    for (n, (name, tunnel, inner, frame)) in (session + 1..).zip(outside) {
+        let n = if inner[12..14] == [0x86, 0xDD] { n - sessions } else { n };
+        let ingress = IngressId::tunnel(tunnel);
+        record(gw, RecordNo::forward(n), &inner, Zone::Overlay, ingress, plain)?;
+        let before = gw.stats(PortIdx(0))?.fast;
+        let run = gw.test_run(TestFrame { bytes: &frame, ifindex: LO, queue: 0 })?;
+        if gw.stats(PortIdx(0))?.fast != before + 1 {
+            bail!("{name} is not forwarded: {run:?}");
+        }
+        kinds.push(Kind { name: name.to_owned(), image: frame });
+    }
     Ok(kinds)
 }
 
 /// The record of a frame's flow in its own zone. The translation is the identity.
-fn record(gw: &Gateway, n: RecordNo, frame: &[u8], zone: Zone, action: Action) -> Result<()> {
+fn record(
+    gw: &Gateway,
+    n: RecordNo,
+    frame: &[u8],
+    zone: Zone,
+    ingress: IngressId,
+    action: Action,
+) -> Result<()> {
     let ip = if frame[12..14] == [0x81, 0] { &frame[18..] } else { &frame[14..] };
     let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| ip[at + i]));
     let v6 = ip[0] >> 4 == 6;
@@ -300,7 +323,6 @@ fn record(gw: &Gateway, n: RecordNo, frame: &[u8], zone: Zone, action: Action) -
     let ports = if matches!(proto, ICMP | ICMP6) { [half(4), 0] } else { [half(0), half(2)] };
     let key_l4 = l4_word(ports[0], ports[1], proto, zone);
     let seed = gw.control().seed.load(Relaxed);
-    let ingress = if zone == Zone::Overlay { IngressId::tunnel(2) } else { IngressId::port(PortIdx(0)) };
     if v6 {
         let r = &gw.flows6()[n.index()];
         let key = Key6 { src: [word(8), word(16)], dst: [word(24), word(32)], l4: key_l4 };
@@ -328,30 +350,41 @@ fn record(gw: &Gateway, n: RecordNo, frame: &[u8], zone: Zone, action: Action) -
     publish(gw, key.hash(seed), Geometry::from_word(gw.control().index4.load(Relaxed)).buckets(), n)
 }
 
-/// Tunnel 1 to 192.0.2.2, and tunnel 2 as 192.0.2.2 has it.
+/// Numbers of a tunnel to 192.0.2.2, and of the same as 192.0.2.2 has it.
+const VXLAN: (u8, u8) = (1, 2);
+const GRE: (u8, u8) = (3, 4);
+const IPIP: (u8, u8) = (5, 6);
+
 fn tunnels(gw: &Gateway) -> Result<()> {
-    let encap = Encap::Vxlan { vni: 100, port: 4789, mac: GW_MAC, remote_mac: GW_MAC };
-    let ends = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
-    for (no, local, remote) in [(1, ends[0], ends[1]), (2, ends[1], ends[0])] {
-        let t = Template::new(local, remote, 64, encap);
-        let entry = TunnelEntry {
-            header: t.bytes,
-            mac: GW_MAC.0,
-            len: t.len,
-            kind: TUNNEL_VXLAN,
-            mtu: 1450,
-            flags: TUNNEL_ON,
-            tos: 0,
-            sum: checksum::fold(checksum::sum(&t.bytes[..usize::from(t.ip)])),
-            ingress: u64::MAX,
-            side: Zone::Overlay.into(),
-        };
-        gw.tunnels()[usize::from(no)].store(&entry);
-        let end = TunnelEnd { local, remote, proto: 17, port: 4789, id: EndId::Id(100) };
-        if no == 2 {
-            gw.replace_tunnel_ends(&[(end, no)])?;
+    let vxlan = Encap::Vxlan { vni: 100, port: 4789, mac: GW_MAC, remote_mac: GW_MAC };
+    let gre = Encap::Gre { key: None, checksum: false, sequence: false };
+    let [near, far] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+    let mut found = Vec::new();
+    for ((into, out), encap, kind, end) in [
+        (VXLAN, vxlan, TUNNEL_VXLAN, (17, 4789, EndId::Id(100))),
+        (GRE, gre, TUNNEL_GRE, (47, 0, EndId::None)),
+        (IPIP, Encap::Ipip, TUNNEL_IPIP, (4, 0, EndId::None)),
+    ] {
+        for (no, local, remote) in [(into, near, far), (out, far, near)] {
+            let t = Template::new(local, remote, 64, encap);
+            let entry = TunnelEntry {
+                header: t.bytes,
+                mac: if kind == TUNNEL_VXLAN { GW_MAC.0 } else { [0; 6] },
+                len: t.len,
+                kind,
+                mtu: 1450,
+                flags: TUNNEL_ON,
+                tos: 0,
+                sum: checksum::fold(checksum::sum(&t.bytes[..usize::from(t.ip)])),
+                ingress: u64::MAX,
+                side: Zone::Overlay.into(),
+            };
+            gw.tunnels()[usize::from(no)].store(&entry);
         }
+        let (proto, port, id) = end;
+        found.push((TunnelEnd { local: far, remote: near, proto, port, id }, out));
     }
-    gw.control().tunnels.store(2, Relaxed);
+    gw.replace_tunnel_ends(&found)?;
+    gw.control().tunnels.store(2 * found.len() as u32, Relaxed);
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod bare;
 pub mod capture;
 pub mod hist;
 pub mod outcome;
+pub mod outer;
 pub mod place;
 pub mod plan;
 pub mod rig;

@@ -76,7 +76,8 @@ static __always_inline bool pg_write4(void *data, void *end, __u32 len, __u64 no
 
 	if ((void *)(udp + 1) + PG_PAYLOAD > end)
 		return false;
-	pg_link(data, bpf_htons(PG_ETH_IP4));
+	if (!fixed.outer_len)
+		pg_link(data, bpf_htons(PG_ETH_IP4));
 	ip->version_ihl = 0x45;
 	ip->tos = 0;
 	ip->len = total;
@@ -121,6 +122,40 @@ static __always_inline bool pg_write6(void *data, void *end, __u32 len, __u64 no
 	return true;
 }
 
+/*
+ * Link header and the header of a tunnel over IPv4, as its far end sends them, in front of the packet of flow state.e: a
+ * VXLAN frame's own link header is the tail of the tunnel's.
+ */
+static __always_inline bool pg_write_outer(void *data, void *end, __u32 len)
+{
+	struct pg_ip4 *ip = data + sizeof(struct pg_eth);
+	struct pg_udp *udp = (void *)(ip + 1);
+	__u32 n = fixed.outer_len, i;
+
+	if ((void *)ip + 8 * PG_OUTER_WORDS > end)
+		return false;
+	pg_link(data, bpf_htons(PG_ETH_IP4));
+#pragma unroll
+	for (i = 0; i < PG_OUTER_WORDS; i++) {
+		if (8 * i + 8 <= n) {
+			*((__u64 *)ip + i) = fixed.outer[i];
+		} else if (8 * i < n) {
+			/* Headers are of whole words, or have two or four bytes more. */
+			if (n & 4)
+				*(__u32 *)((__u64 *)ip + i) = fixed.outer[i];
+			if (n & 2)
+				*(__u16 *)((__u64 *)ip + i) = fixed.outer[i];
+		}
+	}
+	ip->len = bpf_htons(len - sizeof(struct pg_eth));
+	ip->check = pg_fold(fixed.outer_sum + ip->len);
+	if (ip->proto == PG_UDP) {
+		udp->sport = bpf_htons(0xC000 | (state.e & 0x3FFF));
+		udp->len = bpf_htons(len - sizeof(struct pg_eth) - sizeof(*ip));
+	}
+	return true;
+}
+
 /* What every frame that goes is counted by. The clock is looked at now and then. */
 static __always_inline void pg_count(__u32 len, __u64 now)
 {
@@ -156,8 +191,13 @@ static __always_inline int pg_send(struct xdp_md *ctx, __u64 now)
 		now = bpf_ktime_get_ns();
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	if (!(fixed.ip6 ? pg_write6(data, end, len, now) : pg_write4(data, end, len, now)))
+	if (fixed.outer_len) {
+		if (!pg_write4(data + fixed.outer_len, end, len - fixed.outer_len, now) ||
+		    !pg_write_outer(data, end, len))
+			return XDP_DROP;
+	} else if (!(fixed.ip6 ? pg_write6(data, end, len, now) : pg_write4(data, end, len, now))) {
 		return XDP_DROP;
+	}
 	pg_advance();
 	pg_count(len, now);
 	return bpf_redirect_map(&pg_devs, 0, XDP_DROP);

@@ -18,6 +18,7 @@
 #define PG_ANY_ALL 2	   /* every frame: captured ones have no mark */
 #define PG_PAYLOAD 18
 #define PG_MAX_SIZES 16
+#define PG_OUTER_WORDS 7    /* of the longest tunnel header */
 #define PG_BUCKETS 640	    /* of the latency histogram, see pg_bucket() */
 #define PG_SLACK 200000	    /* ns that a paced source may be late and catch up */
 #define PG_LOOK 4000	    /* ns between looks at what has arrived */
@@ -148,12 +149,15 @@ struct pg_fixed {
 	__u32 any;     /* what the sink counts: its own frames, PG_ANY_… */
 	__u32 timed;   /* captured frames keep their distances */
 	__u32 captured_count;
-	__u32 longest;		   /* length of a frame as it is handed to the source */
-	__u32 size_count;	   /* sizes take turns */
-	__u32 sizes[PG_MAX_SIZES]; /* bytes without FCS */
-	__u32 looks;		   /* of pg_look at memory */
-	__u32 places;		   /* bits of a place in pg_lines */
-	__u32 known;		   /* flows that have one */
+	__u32 longest;		     /* length of a frame as it is handed to the source */
+	__u32 size_count;	     /* sizes take turns */
+	__u32 sizes[PG_MAX_SIZES];   /* bytes without FCS */
+	__u32 looks;		     /* of pg_look at memory */
+	__u32 places;		     /* bits of a place in pg_lines */
+	__u32 known;		     /* flows that have one */
+	__u32 outer_len;	     /* bytes of a tunnel's header in front of the packet; 0: none */
+	__u64 outer[PG_OUTER_WORDS]; /* its bytes: lengths, source port and checksum of IPv4 open */
+	__u64 outer_sum;	     /* ones' complement sum of its IPv4 header */
 };
 const volatile struct pg_fixed fixed SEC(".rodata.fixed") = {};
 

@@ -1,5 +1,6 @@
 //! What is sent: flows, addresses, sizes. The words of `struct pg_plan`.
 
+use crate::outer::Outer;
 use crate::units::{FCS, Sizes};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -47,6 +48,8 @@ pub struct Traffic {
     /// Ethernet address that frames come from
     #[arg(long, default_value = "02:00:01:02:03:04")]
     pub src_mac: MacAddr,
+    #[command(flatten)]
+    pub outer: Outer,
 }
 
 /// The order in which flows send.
@@ -74,6 +77,12 @@ impl Traffic {
         if self.src.is_ipv6() != self.dst.is_ipv6() {
             bail!("--src {} and --dst {} are of two IP versions", self.src, self.dst);
         }
+        if self.outer.encap.is_some() && self.ip6() {
+            bail!("--encap is for IPv4 traffic");
+        }
+        if let Some(long) = self.lengths().into_iter().find(|&n| n as usize > MAX_FRAME) {
+            bail!("frames of {long} bytes: {MAX_FRAME} at most, tunnel headers of --encap included");
+        }
         Ok(())
     }
 
@@ -84,7 +93,8 @@ impl Traffic {
     /// Lengths in memory: without FCS, and with room for headers and payload.
     pub fn lengths(&self) -> Vec<u32> {
         let least = if self.ip6() { LEAST6 } else { LEAST4 };
-        self.size.0.iter().map(|s| (s - FCS).max(least)).collect()
+        let outer = self.outer.header().len() as u32;
+        self.size.0.iter().map(|s| (s - FCS).max(least) + outer).collect()
     }
 
     /// From a flow to the next one: coprime with the flows, so that all get their turn.

@@ -155,7 +155,10 @@ impl Rig {
             lengths
         })
         .collect();
-        let fixed: Vec<u8> = fixed.into_iter().flat_map(u32::to_ne_bytes).collect();
+        // Nothing looks at memory: looks, places, known.
+        let fixed = fixed.into_iter().chain([0; 3]).flat_map(u32::to_ne_bytes);
+        let outer = if capture.is_some() { Vec::new() } else { traffic.outer.fixed() };
+        let fixed: Vec<u8> = fixed.chain(outer).collect();
 
         let mut opened = open()?;
         for mut m in opened.maps_mut() {

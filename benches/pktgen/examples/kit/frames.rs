@@ -50,12 +50,12 @@ pub fn ip4(proto: u8, flow: u8, ip_len: u8, tagged: bool) -> Vec<u8> {
     f
 }
 
-/// Of 64 bytes.
-pub fn ip6(proto: u8, flow: u8) -> Vec<u8> {
+/// A payload of 10 bytes makes a frame of 64.
+pub fn ip6(proto: u8, flow: u8, payload: u8) -> Vec<u8> {
     let mut f = eth(0x86DD, false);
-    f.extend([0x60, 0, 0, 0, 0, 10, proto, 64]);
+    f.extend([0x60, 0, 0, 0, 0, payload, proto, 64]);
     f.extend(SRC6);
     f.extend(DST6);
-    f.extend(transport(proto, flow, 10));
+    f.extend(transport(proto, flow, payload.into()));
     f
 }
