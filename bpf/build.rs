@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, exit};
 
-/// The XDP program, and the one that counts the frames that devices do not take of it.
-const PROGRAMS: [&str; 2] = ["gw", "lost"];
+/// The XDP program, the tc programs, and the one that counts the frames that devices do not take of XDP.
+const PROGRAMS: [&str; 3] = ["gw", "tc", "lost"];
 
 fn main() {
     for name in PROGRAMS {

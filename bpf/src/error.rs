@@ -162,6 +162,18 @@ pub enum MapError {
         /// What the error often means.
         hint: &'static str,
     },
+    /// The tc programs cannot be loaded or attached.
+    #[error(
+        "{ifname}: tc mode cannot be had ({step}): {source}; it takes Linux 6.6 or later, set dataplane.mode to \"auto\""
+    )]
+    Tc {
+        /// Name of the device.
+        ifname: String,
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// A pin cannot be made, opened or removed.
     #[error("{what} {path}: {source}", path = path.display())]
     Pin {

@@ -10,6 +10,7 @@ use crate::maps::{self, Maps};
 use crate::pins::PinDir;
 use crate::stats::PortStats;
 use crate::sys;
+use crate::tc_programs::Tc;
 use libbpf_rs::{MapCore, MapFlags};
 use sag_model::flow::{
     Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue, SynCookieControl,
@@ -72,6 +73,7 @@ pub struct Gateway {
     pub(crate) mapped: Mapped,
     pub(crate) inject: Injector,
     pub(crate) held: Held,
+    pub(crate) tc: Tc,
     reused: bool,
     // Last: released when everything else is closed.
     _lock: Lock,
@@ -88,7 +90,8 @@ impl Gateway {
         reused: bool,
     ) -> Gateway {
         let held = Held::default();
-        let gateway = Gateway { pins, prog, maps, mapped, inject, held, reused, _lock: lock };
+        let tc = Tc::default();
+        let gateway = Gateway { pins, prog, maps, mapped, inject, held, tc, reused, _lock: lock };
         gateway.note_pins();
         gateway
     }

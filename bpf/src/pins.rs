@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const PROGRAM: &str = "gw_ingress";
 const LINK_PREFIX: &str = "link-";
+const TC_PREFIX: &str = "tc-";
 /// Where the system mounts the BPF file system.
 const SYS_BPF: &str = "/sys/fs/bpf";
 
@@ -32,6 +33,16 @@ impl FileId {
 /// everything that is not plainly harmless is written as `%XX`.
 pub(crate) fn link_name(ifname: &str) -> String {
     format!("{LINK_PREFIX}{}", escape(ifname))
+}
+
+/// The name of the pin of a device's link to a tc program.
+pub(crate) fn tc_name(ifname: &str) -> String {
+    format!("{TC_PREFIX}{}", escape(ifname))
+}
+
+/// Whether a pin is of a link, to an XDP or a tc program.
+fn is_link(name: &str) -> bool {
+    name.starts_with(LINK_PREFIX) || name.starts_with(TC_PREFIX)
 }
 
 pub(crate) fn pin(at: &Path, object: BorrowedFd<'_>) -> Result<(), LoadError> {
@@ -137,10 +148,10 @@ impl PinDir {
         };
         let mut names = self.entries()?;
         // Links first: no packet should meet a program whose maps are on their way out.
-        names.sort_by_key(|n| !n.starts_with(LINK_PREFIX));
+        names.sort_by_key(|n| !is_link(n));
         for name in &names {
             let path = self.dir.join(name);
-            if name.starts_with(LINK_PREFIX)
+            if is_link(name)
                 && let Ok(link) = sys::obj_get(&path)
             {
                 // Fails only if the device is gone, and then there is nothing to detach.

@@ -12,6 +12,15 @@ mod generated_lost {
     include!(concat!(env!("OUT_DIR"), "/lost.skel.rs"));
 }
 
+/// The tc programs. They have no skeleton: it would not know a map of global variables by the name of another object.
+pub(crate) const TC_OBJECT: &[u8] = &ALIGNED.0;
+
+/// As libbpf reads words of it.
+#[repr(align(16))]
+struct Aligned<T: ?Sized>(T);
+
+const ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/tc.bpf.o")));
+
 pub(crate) use generated_lost::LostSkelBuilder;
 
 pub(crate) use generated::{GwMaps, GwSkelBuilder, OpenGwMaps, types};

@@ -72,14 +72,14 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { raw::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }
 
-/// What an XDP link is on: the device in the caller's network namespace (0 once the device is gone or the link was
+/// What an XDP or tcx link is on: the device in the caller's network namespace (0 once the device is gone or the link was
 /// detached), and the number of its program.
 pub(crate) fn xdp_link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     let mut info = raw::bpf_link_info::default();
     let mut len = size_of::<raw::bpf_link_info>() as u32;
     // SAFETY: `info` is writable and `len` is its size.
     check(unsafe { raw::bpf_link_get_info_by_fd(link.as_raw_fd(), &mut info, &mut len) })?;
-    // SAFETY: the union was zeroed, and every one of its members is plain data.
+    // SAFETY: the union was zeroed, and every one of its members is plain data. That of tcx begins with the same number.
     Ok((unsafe { info.__bindgen_anon_1.xdp.ifindex }, info.prog_id))
 }
 
@@ -173,16 +173,16 @@ pub(crate) fn map_forever(fd: BorrowedFd<'_>, len: usize) -> io::Result<*mut lib
     if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p) }
 }
 
-/// Runs `prog` on `data` with the XDP context `ctx`; returns the action, what is left of the frame
+/// Runs `prog` on `data` with a context of its kind (`xdp_md`, `__sk_buff`); returns the action, what is left of the frame
 /// with its metadata in front, and the context afterwards.
-pub(crate) fn test_run(
+pub(crate) fn test_run<C: TestContext>(
     prog: BorrowedFd<'_>,
     data: &[u8],
-    ctx: raw::xdp_md,
-) -> io::Result<(u32, Vec<u8>, raw::xdp_md)> {
+    ctx: C,
+) -> io::Result<(u32, Vec<u8>, C)> {
     let mut out = vec![0u8; data.len() + 512];
-    let mut ctx_out = raw::xdp_md::default();
-    let ctx_size = size_of::<raw::xdp_md>() as u32;
+    let mut ctx_out = C::default();
+    let ctx_size = size_of::<C>() as u32;
     let mut opts = raw::bpf_test_run_opts {
         sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
         data_in: data.as_ptr().cast(),
@@ -200,6 +200,37 @@ pub(crate) fn test_run(
     check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) })?;
     out.truncate(opts.data_size_out as usize);
     Ok((opts.retval, out, ctx_out))
+}
+
+/// What a program is called with: a plain structure of the kernel.
+pub(crate) trait TestContext: Default {}
+
+impl TestContext for raw::xdp_md {}
+impl TestContext for SkBuff {}
+
+/// `struct __sk_buff` of linux/bpf.h as its words of 32 bits.
+#[repr(C)]
+pub(crate) struct SkBuff([u32; 48]);
+
+impl Default for SkBuff {
+    fn default() -> SkBuff {
+        SkBuff([0; 48])
+    }
+}
+
+impl SkBuff {
+    const IFINDEX: usize = 10;
+    const GSO_SEGS: usize = 41;
+    const GSO_SIZE: usize = 44;
+
+    /// A buffer that a device has received, of so many segments with so many bytes each.
+    pub(crate) fn received(ifindex: u32, gso_segs: u32, gso_size: u32) -> SkBuff {
+        let mut words = [0; 48];
+        words[Self::IFINDEX] = ifindex;
+        words[Self::GSO_SEGS] = gso_segs;
+        words[Self::GSO_SIZE] = gso_size;
+        SkBuff(words)
+    }
 }
 
 /// Runs `prog` once on a live frame: what it passes, the stack receives.

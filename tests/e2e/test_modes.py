@@ -11,8 +11,8 @@ pytestmark = pytest.mark.sag
 
 @pytest.mark.parametrize(
     "dataplane",
-    [{"mode": "generic"}, {"mode": "native"}, {"workers": 1}, {"zero_copy": "off"}],
-    ids=["generic", "native", "one-worker", "copy"],
+    [{"mode": "generic"}, {"mode": "native"}, {"mode": "tc"}, {"workers": 1}, {"zero_copy": "off"}],
+    ids=["generic", "native", "tc", "one-worker", "copy"],
 )
 def test_mode(gw_with, lab, dataplane):
     gw = gw_with(lab_config(**dataplane))

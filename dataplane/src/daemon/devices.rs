@@ -2,10 +2,13 @@
 
 mod lost;
 mod mode;
+mod pair;
 mod redirects;
 mod sockets;
 
 use super::workers::Workers;
+use pair::Pair;
+pub use pair::{is_pair_end, remove_pairs};
 use sag_bpf::{Attached, Attachment, Gateway, Mode, PortEntry};
 use sag_compile::PortBinding;
 use sag_model::VlanId;
@@ -29,6 +32,8 @@ pub struct Device {
     pub name: String,
     pub ifindex: u32,
     pub attached: Option<Attached>,
+    /// In tc mode: the devices by which XDP gets what tc leaves. XDP and the sockets are on one of them.
+    pair: Option<Pair>,
     pub facts: Option<nic::Facts>,
     pub binding: Option<Binding>,
     /// XDP sends by it; else workers do. `None`: not decided yet.
@@ -57,10 +62,30 @@ impl Device {
         self.sockets.len() >= self.queues as usize || self.error.is_some()
     }
 
+    /// The device that has XDP and the workers' sockets: interface number and name.
+    pub fn xdp_device(&self) -> (u32, &str) {
+        self.pair.as_ref().map_or((self.ifindex, &self.name), Pair::xdp_end)
+    }
+
+    /// The devices whose numbers XDP and tc look ports up by.
+    fn ifindexes(&self) -> impl Iterator<Item = u32> + use<> {
+        let xdp = self.xdp_device().0;
+        [self.ifindex, xdp].into_iter().take(if xdp == self.ifindex { 1 } else { 2 })
+    }
+
+    /// How packets are taken from the device: a word for operators.
+    pub fn mode_name(&self) -> &'static str {
+        match &self.attached {
+            _ if self.pair.is_some() => "tc",
+            Some(a) => a.mode.name(),
+            None => "none",
+        }
+    }
+
     /// XDP sees socket buffers, always or (as a tap device) of frames that its driver does not give it otherwise.
     fn has_socket_buffers(&self) -> bool {
         let generic = self.attached.as_ref().is_none_or(|a| a.mode == Mode::Generic);
-        generic || self.facts.as_ref().is_some_and(|f| f.driver == "tun")
+        generic || (self.pair.is_none() && self.facts.as_ref().is_some_and(|f| f.driver == "tun"))
     }
 
     /// The driver reports that it has none, so it is not tried.
@@ -79,7 +104,10 @@ impl Device {
             line += &format!(", headroom {HEADROOM}");
         }
         if let Some(a) = &self.attached {
-            line += &format!(", XDP {}", a.mode.name());
+            match &self.pair {
+                Some(pair) => line += &pair.line(),
+                None => line += &format!(", XDP {}", a.mode.name()),
+            }
             if let Some(reason) = &a.reason {
                 line += &format!(" ({reason})");
             }
@@ -206,19 +234,23 @@ impl Devices {
         let Some(d) = self.by_slot.remove(&slot) else { return };
         if d.ifindex != 0 {
             tracing::info!(device = d.name, "left");
-            s.gateway.clear_port(d.ifindex);
+            d.ifindexes().for_each(|ifindex| s.gateway.clear_port(ifindex));
             let _ = s.gateway.clear_dev(slot);
             for q in 0..d.queues {
                 let _ = s.gateway.clear_xsk(slot, q);
             }
         }
-        if let Err(error) = s.gateway.detach(&d.name) {
+        if let Err(error) = s.gateway.detach(d.xdp_device().1) {
             tracing::debug!(device = d.name, %error, "detaching");
+        }
+        if let Some(pair) = &d.pair {
+            pair.detach(s.gateway, &d.name);
         }
         if keep_entry {
             let missing = Device {
                 ifindex: 0,
                 attached: None,
+                pair: None,
                 facts: None,
                 binding: None,
                 redirects: None,
@@ -244,6 +276,7 @@ impl Devices {
             name: name.to_owned(),
             ifindex: 0,
             attached: None,
+            pair: None,
             facts: None,
             binding: None,
             redirects: None,
@@ -274,7 +307,7 @@ impl Devices {
     /// Gives the kernel back the devices that were ports of an earlier daemon and are none of this one.
     pub fn detach_predecessors(&self, gateway: &Gateway, tables: &Tables) {
         for ifindex in gateway.ports() {
-            if self.by_slot.values().any(|d| d.ifindex == ifindex) {
+            if self.by_slot.values().any(|d| d.ifindexes().any(|i| i == ifindex)) {
                 continue;
             }
             let slot = gateway.dev_of(ifindex);
@@ -287,7 +320,14 @@ impl Devices {
             if let Err(error) = gateway.detach(&link.name) {
                 tracing::debug!(device = link.name, %error, "detaching");
             }
+            if let Err(error) = gateway.detach_tc(&link.name) {
+                tracing::debug!(device = link.name, %error, "detaching");
+            }
         }
+        pair::remove_unused(
+            gateway,
+            &self.by_slot.values().filter_map(|d| d.pair.as_ref()).collect::<Vec<_>>(),
+        );
     }
 
     /// Puts the XDP program back on devices that have lost it to somebody else. Returns what has happened, by devices.
@@ -296,7 +336,15 @@ impl Devices {
         let recently = |d: &Device| d.lost.is_some_and(|t| t.elapsed() < REATTACH);
         let attached = |d: &&mut Device| d.ifindex != 0 && d.attached.is_some() && !recently(d);
         for d in self.by_slot.values_mut().filter(attached) {
-            let found = gateway.attachment(d.ifindex, &d.name);
+            let (ifindex, name) = d.xdp_device();
+            let (found, name) = (gateway.attachment(ifindex, name), name.to_owned());
+            if let Some(why) = d.pair.as_ref().and_then(|p| p.broken(gateway, (d.ifindex, &d.name))) {
+                tracing::warn!(event = "tc-lost", device = d.name, "{why}; attaching the gateway's again");
+                d.lost = Some(Instant::now());
+                d.error = Some(why.to_owned());
+                d.retry = Some(Instant::now());
+                continue;
+            }
             match found {
                 Attachment::Intact => continue,
                 // Netlink tells as much in a moment.
@@ -305,7 +353,7 @@ impl Devices {
             }
             tracing::warn!(event = "xdp-lost", device = d.name, "{found}; attaching the gateway's again");
             (d.reclaim, d.lost) = (true, Some(Instant::now()));
-            if let Err(error) = gateway.reattach(d.ifindex, &d.name) {
+            if let Err(error) = gateway.reattach(ifindex, &name) {
                 let text = format!("{error}; {found}");
                 tracing::error!(device = d.name, "{text}; trying again");
                 d.logged.clone_from(&text);
@@ -330,7 +378,8 @@ impl Devices {
         }
         for (slot, d) in self.by_slot.iter().filter(|(_, d)| d.ifindex != 0 && d.attached.is_some()) {
             let known = |b: &PortBinding| {
-                gateway.port_of(d.ifindex, VlanId::new(b.port.vlan)) == Some((b.idx, *slot))
+                let of = |ifindex| gateway.port_of(ifindex, VlanId::new(b.port.vlan));
+                d.ifindexes().all(|ifindex| of(ifindex) == Some((b.idx, *slot)))
             };
             if bindings.iter().any(|b| b.ours() && b.port.dev == *slot && !known(b)) {
                 missing.push("ports");
@@ -342,7 +391,7 @@ impl Devices {
                 }
             }
         }
-        if Self::write_macs(gateway, bindings) {
+        if self.write_macs(gateway, bindings) {
             missing.push("Ethernet addresses");
         }
         if missing.contains(&"ports") {
@@ -352,11 +401,12 @@ impl Devices {
     }
 
     /// XDP's view of the Ethernet addresses of ports beside their own; true if one was missing.
-    fn write_macs(gateway: &Gateway, bindings: &[PortBinding]) -> bool {
+    fn write_macs(&self, gateway: &Gateway, bindings: &[PortBinding]) -> bool {
         let ours = bindings.iter().filter(|b| b.ours() && b.port.ifindex != 0);
         let of_port = |b: &PortBinding| {
-            let (ifindex, vlan) = (b.port.ifindex, b.port.vlan);
-            b.port.macs.clone().into_iter().map(move |mac| (ifindex, vlan, mac))
+            let (macs, vlan) = (b.port.macs.clone(), b.port.vlan);
+            let devices = self.ifindexes_of(b);
+            devices.flat_map(move |ifindex| macs.clone().into_iter().map(move |mac| (ifindex, vlan, mac)))
         };
         gateway.replace_macs(&ours.flat_map(of_port).collect::<Vec<_>>()).unwrap_or_else(|error| {
             tracing::error!(%error, "cannot write the Ethernet addresses of macvlan devices to XDP's map");
@@ -364,12 +414,23 @@ impl Devices {
         })
     }
 
+    /// The devices whose numbers XDP and tc look a port up by.
+    fn ifindexes_of(&self, b: &PortBinding) -> impl Iterator<Item = u32> + use<> {
+        let end = self
+            .by_slot
+            .get(&b.port.dev)
+            .map(|d| d.xdp_device().0)
+            .filter(|i| *i != b.port.ifindex && *i != 0);
+        std::iter::once(b.port.ifindex).chain(end)
+    }
+
     /// XDP's view of the ports.
     fn write_ports(&self, gateway: &Gateway, bindings: &[PortBinding]) {
-        Self::write_macs(gateway, bindings);
+        self.write_macs(gateway, bindings);
         for (ifindex, vlan) in gateway.vlans() {
-            let port = |b: &PortBinding| (b.port.ifindex, b.port.vlan);
-            if !bindings.iter().any(|b| b.ours() && port(b) == (ifindex, vlan.get()))
+            let is_it =
+                |b: &PortBinding| b.port.vlan == vlan.get() && self.ifindexes_of(b).any(|i| i == ifindex);
+            if !bindings.iter().any(|b| b.ours() && is_it(b))
                 && let Err(error) = gateway.clear_vlan(ifindex, vlan)
             {
                 tracing::error!(%error, "cannot remove a VLAN that is no port any more from XDP's map");
@@ -394,10 +455,13 @@ impl Devices {
             let vlans = ports.iter().any(|b| b.port.vlan != 0);
             let untagged = ports.iter().find(|b| b.port.vlan == 0);
             let Some(base) = untagged.or(ports.first()) else { continue };
-            let mut done = vec![gateway.set_port(d.ifindex, &entry(base, untagged.is_some(), vlans))];
-            for b in &ports {
-                if let Some(vlan) = VlanId::new(b.port.vlan) {
-                    done.push(gateway.set_vlan(d.ifindex, vlan, &entry(b, true, false)));
+            let mut done = Vec::new();
+            for ifindex in d.ifindexes() {
+                done.push(gateway.set_port(ifindex, &entry(base, untagged.is_some(), vlans)));
+                for b in &ports {
+                    if let Some(vlan) = VlanId::new(b.port.vlan) {
+                        done.push(gateway.set_vlan(ifindex, vlan, &entry(b, true, false)));
+                    }
                 }
             }
             for result in done {
@@ -414,6 +478,10 @@ fn try_device(s: &Surroundings<'_>, d: &mut Device) -> anyhow::Result<()> {
     let facts = nic::Facts::read(&d.name)?;
     d.ifindex = facts.ifindex;
     d.facts = Some(facts);
+    if s.dataplane.mode == XdpMode::Tc {
+        return pair::attach(s, d);
+    }
+    s.gateway.detach_tc(&d.name)?;
     let is_bond = s.tables.link(d.ifindex).is_some_and(|l| l.kind.as_deref() == Some("bond"));
     let attach = mode::attach_mode(s.dataplane.mode, is_bond)?;
     let mut attached = s.gateway.attach(d.ifindex, &d.name, attach)?;

@@ -1,6 +1,6 @@
 //! What surrounds the daemon: the log, the machine's requirements, the lock, and the removal of what was loaded.
 
-use super::{kernel_settings, tunnel_devices};
+use super::{devices, kernel_settings, tunnel_devices};
 use crate::config_file;
 use anyhow::{Context, Result, anyhow, bail};
 use sag_bpf::LoadError;
@@ -91,6 +91,10 @@ pub fn remove(d: &Dataplane) -> Result<()> {
     match kernel_settings::put_back_recorded(&settings_file(d)?) {
         0 => {}
         n => println!("put back {n} settings of the kernel"),
+    }
+    match devices::remove_pairs().context("cannot remove the devices of ports in tc mode (netlink)")? {
+        0 => {}
+        n => println!("removed {n} pairs of devices of ports in tc mode"),
     }
     match tunnel_devices::remove_all().context("cannot remove the devices of tunnels (netlink)")? {
         0 => {}

@@ -2,7 +2,7 @@
 
 use super::confine;
 use super::core::{Daemon, read_clocks};
-use super::devices::Devices;
+use super::devices::{Devices, is_pair_end};
 use super::environment;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
@@ -162,7 +162,10 @@ fn adopt_numbers(config: &mut Config, gateway: &Gateway, tables: &Tables) -> Dev
     config.keep_numbers(|p| gateway.port_of(ifindex(&p.device)?, p.vlan).map(|(port, _)| port));
     let mut slots = DeviceSlots::default();
     for i in gateway.ports() {
-        if let (Some(link), Some(slot)) = (tables.link(i), gateway.dev_of(i)) {
+        // The end of a pair has the slot of its port.
+        if let (Some(link), Some(slot)) =
+            (tables.link(i).filter(|l| !is_pair_end(&l.name)), gateway.dev_of(i))
+        {
             slots.reserve(&link.name, slot);
         }
     }

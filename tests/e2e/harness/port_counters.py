@@ -95,6 +95,9 @@ class PacketAccounting:
             then, here = self.baseline["netdev"].get(name), now["netdev"].get(name)
             if then is None or here is None or name not in self.baseline["ports"]:
                 continue
+            # The device counts large buffers once, and what XDP leaves to the kernel twice.
+            if now["ports"][name]["xdp_mode"] == "tc":
+                continue
             device = here - then
             # VLAN ports share the device with the port that has its untagged traffic.
             sharing = [n for n, p in now["ports"].items() if p["device"] == now["ports"][name]["device"]]

@@ -86,7 +86,7 @@ impl Devices {
         let Some(counter) = self.lost.counter.get() else { return false };
         let by_slot = &self.by_slot;
         let slot_of = |l: &Lost| {
-            let of_interface = |i| by_slot.iter().find(|(_, d)| d.ifindex == i).map(|(slot, _)| *slot);
+            let of_interface = |i| by_slot.iter().find(|(_, d)| d.xdp_device().0 == i).map(|(slot, _)| *slot);
             l.slot.or_else(|| l.ifindex.and_then(of_interface)).filter(|slot| by_slot.contains_key(slot))
         };
         let mut counts: BTreeMap<(u8, i32), u64> = BTreeMap::new();

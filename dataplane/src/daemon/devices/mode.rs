@@ -11,7 +11,8 @@ pub(super) fn attach_mode(mode: XdpMode, is_bond: bool) -> Result<AttachMode> {
         XdpMode::Native if is_bond => bail!(
             "native XDP would see the frames of the bond's members, which are no ports; set dataplane.mode to \"auto\""
         ),
-        XdpMode::Native => AttachMode::Native,
+        // Of the end of a pair, which is a veth.
+        XdpMode::Native | XdpMode::Tc => AttachMode::Native,
         XdpMode::Auto if is_bond => AttachMode::Generic,
         XdpMode::Auto => AttachMode::Auto,
         XdpMode::Generic => AttachMode::Generic,

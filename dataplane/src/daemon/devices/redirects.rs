@@ -30,10 +30,11 @@ impl Devices {
         let mut missing = false;
         for (slot, d) in self.by_slot.iter_mut().filter(|(_, d)| d.ifindex != 0 && d.attached.is_some()) {
             let wanted = d.takes_redirects(all_generic);
-            let there = gateway.sends_by(*slot, d.ifindex);
+            let ifindex = d.xdp_device().0;
+            let there = gateway.sends_by(*slot, ifindex);
             missing |= wanted && !there && d.redirects == Some(true);
             let done = match (wanted, there) {
-                (true, false) => gateway.set_dev(*slot, d.ifindex),
+                (true, false) => gateway.set_dev(*slot, ifindex),
                 (false, true) => gateway.clear_dev(*slot),
                 _ => Ok(()),
             };
@@ -53,8 +54,9 @@ impl Devices {
     pub(super) fn read_redirects(&mut self, gateway: &Gateway) -> bool {
         let mut changed = false;
         for d in self.by_slot.values_mut().filter(|d| d.ifindex != 0) {
+            let ifindex = d.xdp_device().0;
             if let Some(a) = &mut d.attached {
-                let now = gateway.can_transmit(d.ifindex);
+                let now = gateway.can_transmit(ifindex);
                 changed |= std::mem::replace(&mut a.can_transmit, now) != now;
             }
             if d.refused.is_some_and(|t| t.elapsed() >= REFUSED) {

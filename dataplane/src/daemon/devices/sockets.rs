@@ -17,6 +17,9 @@ impl Device {
     /// Queues on which sockets both receive and send.
     fn worker_queues(&self) -> Option<u32> {
         let facts = self.facts.as_ref().filter(|_| self.attached.is_some())?;
+        if self.pair.is_some() {
+            return Some(self.queues);
+        }
         Some(facts.rx_queues.min(facts.tx_queues))
     }
 }
@@ -50,7 +53,8 @@ impl Devices {
             d.request = Some(request);
             for queue in 0..d.queues {
                 if let Some(w) = s.workers.get(queue % now) {
-                    let (device, siblings) = (d.name.clone(), (d.queues - queue % now).div_ceil(now));
+                    let (device, siblings) =
+                        (d.xdp_device().1.to_owned(), (d.queues - queue % now).div_ceil(now));
                     w.send(ToWorker::Open { request, dev, device, queue, siblings, mode, busy_poll });
                 }
             }

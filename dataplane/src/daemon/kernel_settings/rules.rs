@@ -1,6 +1,7 @@
 //! What a router's port needs of the kernel, setting by setting, and which settings let traffic around the gateway.
 
 use super::sysctl::{Key, Sysctl};
+use crate::daemon::devices::is_pair_end;
 
 /// A device whose settings are the gateway's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,8 +122,9 @@ pub fn bypasses(s: &Sysctl, targets: &[Target]) -> Vec<String> {
     let mut found = Vec::new();
     let ports: Vec<_> = targets.iter().filter(|t| t.place != Place::Below).collect();
     let ours = |name: &str| ports.iter().any(|t| t.name == name);
-    let forwarding: Vec<_> =
-        s.devices().into_iter().filter(|d| s.read(FORWARDING4, d).is_some_and(|v| v != 0)).collect();
+    let forwards = |d: &String| s.read(FORWARDING4, d).is_some_and(|v| v != 0);
+    // What the end of a pair receives is tc's: nothing of it gets as far as the kernel's forwarding.
+    let forwarding: Vec<_> = s.devices().into_iter().filter(|d| forwards(d) && !is_pair_end(d)).collect();
     for (of_ports, what) in [(true, "leaves to it or cannot take"), (false, "never sees, by the ports too")] {
         let names: Vec<&str> =
             forwarding.iter().filter(|d| ours(d) == of_ports).map(String::as_str).collect();

@@ -61,12 +61,9 @@ impl View<'_> {
         }
         if let Some(d) = self.devices.get(b.port.dev) {
             row.capability = d.capability();
-            let attached = || self.publisher.gateway.attachment(d.ifindex, &d.name) == Attachment::Intact;
-            row.xdp_mode = match &d.attached {
-                Some(a) if attached() => a.mode.name(),
-                _ => "none",
-            }
-            .to_owned();
+            let (ifindex, device) = d.xdp_device();
+            let attached = || self.publisher.gateway.attachment(ifindex, device) == Attachment::Intact;
+            row.xdp_mode = if d.attached.is_some() && attached() { d.mode_name() } else { "none" }.to_owned();
             row.xsk_mode = match d.binding {
                 Some(x) if x.is_zero_copy() => "zero-copy",
                 Some(_) => "copy",

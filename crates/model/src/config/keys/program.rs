@@ -19,7 +19,8 @@ table! {
         /// Worker threads.
         pub workers: Option<u8> = None =>
             key().range(1, 64).absent("one per core, at most one per queue").example("2").at_start();
-        /// How XDP attaches; `auto`: native where the driver can.
+        /// How XDP attaches; `auto`: native where the driver can; `tc`: for TCP between hosts and guests that leave
+        /// segmentation to offloads ([network cards](nics.md#tc-mode)).
         pub mode: XdpMode = XdpMode::Auto => key();
         /// How AF_XDP sockets bind; `auto`: zero-copy where the driver can.
         pub zero_copy: ZeroCopy = ZeroCopy::Auto => key();

@@ -27,6 +27,8 @@ words! {
         Native = "native",
         /// By the kernel, for every driver.
         Generic = "generic",
+        /// Not on the ports themselves, so that they keep offloads: tc forwards established flows, XDP gets the rest.
+        Tc = "tc",
     }
 
     /// How AF_XDP sockets bind.
