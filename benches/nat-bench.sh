@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
 # NAT against the kernel's: the same load through sag-vcpe and through Linux with nftables masquerade,
-# side by side on veth devices, in turns. Writes target/bench/nat.json and prints a table.
+# side by side on veth devices, in turns; beside them an AF_XDP forwarder that looks at nothing. Writes target/bench/nat.json and prints a table.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
 usage() {
     cat <<USAGE
-usage: benches/nat-bench.sh [--rounds N] [--no-build]
+usage: benches/nat-bench.sh [--rounds N] [--new] [--no-build]
   --rounds N   rounds of each measurement (default 7)
+  --new        new sessions alone
   --no-build   use what is in target/release
 USAGE
 }
 
-ROUNDS=7 BUILD=1
+ROUNDS=7 BUILD=1 NEW=0
 while [[ $# -gt 0 ]]; do
     case $1 in
     --rounds) ROUNDS=${2:?--rounds needs a number} && shift ;;
     --no-build) BUILD=0 ;;
+    --new) NEW=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -30,6 +32,7 @@ TARGET=${CARGO_TARGET_DIR:-$SAG_ROOT/target}
 VCPE=${SAG_VCPE_BIN:-$TARGET/release/sag-vcpe}
 CTL=${SAGCTL_BIN:-$TARGET/release/sagctl}
 LOAD=$TARGET/release/examples/nat_load
+NULL=$TARGET/release/examples/l2fwd
 P=${SAG_BENCH_PREFIX:-sagnat}
 TMP=$(mktemp -d)
 on_exit "rm -rf '$TMP'"
@@ -41,6 +44,8 @@ build() {
     run_logged "$TMP/build.log" cargo build --release --locked -p sag-dataplane -p sagctl ||
         { tail -n 30 "$TMP/build.log" && die "the build failed"; }
     run_logged "$TMP/build.log" cargo build --release --locked -p sag-pktgen --example nat_load ||
+        { tail -n 30 "$TMP/build.log" && die "the build failed"; }
+    run_logged "$TMP/build.log" cargo build --release --locked -p sag-benches --example l2fwd ||
         { tail -n 30 "$TMP/build.log" && die "the build failed"; }
 }
 
@@ -126,6 +131,18 @@ TOML
     wait_until 20 ctl "$lab" status || { tail -n 20 "$dir/log" && die "the gateway did not start"; }
 }
 
+# What a worker costs that does nothing but receive and send by AF_XDP.
+null_gateway() {
+    nsenter --net="/run/netns/$P-null-gw" "$NULL" lan wan >"$TMP/null.log" 2>&1 &
+    NULL_PID=$!
+    on_exit "kill -CONT $NULL_PID 2>/dev/null; kill $NULL_PID 2>/dev/null; wait $NULL_PID 2>/dev/null"
+    sleep 1
+    kill -0 "$NULL_PID" 2>/dev/null || { tail -n 20 "$TMP/null.log" && die "l2fwd did not start"; }
+    chrt -f -p 10 "$NULL_PID"
+    taskset -pc 0 "$NULL_PID" >/dev/null
+    kill -STOP "$NULL_PID"
+}
+
 # ctl LAB COMMAND…
 ctl() {
     local lab=$1
@@ -183,6 +200,13 @@ new_sessions() {
         die "wrong translations: $(<"$TMP/load.json")"
 }
 
+# The same load through the forwarder, which translates nothing. It polls: it is stopped otherwise.
+null_sessions() {
+    kill -CONT "$NULL_PID"
+    load null tcx flows=1000000 order=ascending frames=1000000 ms=600
+    kill -STOP "$NULL_PID"
+}
+
 # Sessions that exist, packets of all of them in an order that no cache likes.
 established() {
     local gw=$1 flows=$2 sink=tcx
@@ -204,10 +228,12 @@ measure() {
         record new/kernel "$(new_sessions ker)"
         record new/sag "$(new_sessions sag)"
         record new/sag-eim "$(new_sessions eim)"
+        record new/null "$(null_sessions)"
         steering 1
         record new/kernel-rps "$(new_sessions ker)"
         steering 0
         for f in 10000 100000 1000000; do
+            [[ $NEW -eq 0 ]] || break
             record "established-$f/kernel" "$(established ker "$f")"
             record "established-$f/sag" "$(established sag "$f")"
         done
@@ -222,35 +248,40 @@ report() {
     jq -Rn --arg cpu "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n1)" --arg kernel "$(uname -r)" \
         --argjson cores "$(nproc)" '
         def median: sort | .[length / 2 | floor];
-        def beside(a; b): [a, b] | transpose | map(.[0] / .[1]) | {median: median, min: min, max: max};
+        # What was not measured has no row.
+        def beside(a; b): if ((a and b) | not) then null else
+            [a, b] | transpose | map(.[0] / .[1]) | {median: median, min: min, max: max} end;
         [inputs | split(" ") | {key: .[0], value: (.[1] | tonumber)}] | group_by(.key)
         | map({key: .[0].key, value: map(.value)}) | from_entries
         | {machine: {cpu: $cpu, cores: $cores, kernel: $kernel}, unit: "thousand frames a second",
            figures: map_values({median: median, min: min, max: max, n: length}),
-           ratios: {
+           ratios: ({
              "new sessions, mapping as Linux has it": beside(.["new/sag"]; .["new/kernel"]),
              "new sessions, endpoint-independent": beside(.["new/sag-eim"]; .["new/kernel"]),
+             "new sessions, mapping as Linux has it, of the forwarder": beside(.["new/sag"]; .["new/null"]),
+             "new sessions, endpoint-independent, of the forwarder": beside(.["new/sag-eim"]; .["new/null"]),
              "10k sessions": beside(.["established-10000/sag"]; .["established-10000/kernel"]),
              "100k sessions": beside(.["established-100000/sag"]; .["established-100000/kernel"]),
              "1M sessions": beside(.["established-1000000/sag"]; .["established-1000000/kernel"])
-           }}' "$TMP/figures" >"$TARGET/bench/nat.json"
+           } | map_values(select(. != null)))}' "$TMP/figures" >"$TARGET/bench/nat.json"
     jq -r '.figures | to_entries[] | [.key, .value.median, .value.min, .value.max] | @tsv' "$TARGET/bench/nat.json" |
         awk -F'\t' 'BEGIN { printf "%-28s %9s %9s %9s   thousand frames/s\n", "", "median", "least", "most" }
                     { printf "%-28s %9d %9d %9d\n", $1, $2, $3, $4 }'
     jq -r '.ratios | to_entries[] | [.key, (.value | .median, .min, .max)] | @tsv' "$TARGET/bench/nat.json" |
-        awk -F'\t' 'BEGIN { printf "%-40s %7s %7s %7s   of the rounds\n", "sag-vcpe : Linux", "median", "least", "most" }
-                    { printf "%-40s %7.2f %7.2f %7.2f\n", $1, $2, $3, $4 }'
+        awk -F'\t' 'BEGIN { printf "%-60s %7s %7s %7s   of the rounds\n", "sag-vcpe : Linux", "median", "least", "most" }
+                    { printf "%-60s %7.2f %7.2f %7.2f\n", $1, $2, $3, $4 }'
     info "report: $TARGET/bench/nat.json"
 }
 
 [[ $BUILD -eq 0 ]] || build
-[[ -x $LOAD && -x $VCPE && -x $CTL ]] || die "not built: run without --no-build"
-step "three labs: Linux; sag-vcpe with the same mapping; with its own default"
-for name in ker sag eim; do lab $name; done
+[[ -x $LOAD && -x $NULL && -x $VCPE && -x $CTL ]] || die "not built: run without --no-build"
+step "four labs: Linux; sag-vcpe with the same mapping; with its own default; an AF_XDP forwarder"
+for name in ker sag eim null; do lab $name; done
 PIDS=()
 kernel_gateway
 sag_gateway sag 'snat_mapping = "address-and-port-dependent"' 'snat_filtering = "address-and-port-dependent"'
 sag_gateway eim
+null_gateway
 priorities
 step "measure ($ROUNDS rounds)"
 steering 0

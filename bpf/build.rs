@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, exit};
 
-/// The XDP program, the tc programs, and the one that counts the frames that devices do not take of XDP.
-const PROGRAMS: [&str; 3] = ["gw", "tc", "lost"];
+/// The XDP program, the tc programs, the one that counts the frames that devices do not take of XDP, and the one that sends
+/// for workers.
+const PROGRAMS: [&str; 4] = ["gw", "tc", "lost", "send"];
 
 fn main() {
     for name in PROGRAMS {

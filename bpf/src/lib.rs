@@ -48,6 +48,7 @@ mod mode;
 mod pins;
 mod preflight;
 mod repair;
+mod send;
 mod skel;
 #[cfg(test)]
 mod stack;
@@ -74,6 +75,7 @@ pub use mode::Mode;
 pub use pins::unload;
 pub use preflight::{Missing, kernel_before, preflight};
 pub use repair::{Attachment, PinsMissing};
+pub use send::FrameSender;
 pub use stats::PortStats;
 pub use syn::SynCounts;
 pub use tc::{TcPair, TcRun};

@@ -21,6 +21,13 @@ struct Aligned<T: ?Sized>(T);
 
 const ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/tc.bpf.o")));
 
+mod generated_send {
+    #![allow(unsafe_code, dead_code, missing_docs, rust_2018_idioms)]
+    #![allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used)]
+    include!(concat!(env!("OUT_DIR"), "/send.skel.rs"));
+}
+
 pub(crate) use generated_lost::LostSkelBuilder;
+pub(crate) use generated_send::SendSkelBuilder;
 
 pub(crate) use generated::{GwMaps, GwSkelBuilder, OpenGwMaps, types};

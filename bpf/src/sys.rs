@@ -251,6 +251,19 @@ pub(crate) fn live_run(prog: BorrowedFd<'_>, frame: &[u8], ctx: raw::xdp_md) -> 
     check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) }).map(drop)
 }
 
+/// Runs `prog`, of the type of traffic control's classifiers, once on a buffer that is made of `frame`.
+pub(crate) fn skb_run(prog: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
+    let mut opts = raw::bpf_test_run_opts {
+        sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: every pointer of `opts` is to a live buffer of the size given beside it.
+    check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) }).map(drop)
+}
+
 /// What [`live_frames`] is to do: frames are `frame` as the program leaves it, made again `batch` at a
 /// time.
 pub(crate) struct LiveRun<'a> {

@@ -1,7 +1,10 @@
 """Modes: generic XDP, one worker, copy mode requested. Traffic flows in each."""
 
+import socket
+
 import pytest
 
+from harness import wire
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.traffic import iperf
@@ -49,3 +52,25 @@ def test_workers_alone_forward_everything(gw_with, lab):
     gw.reload(lab_config(fast_path=True))
     assert lab.lan1.ping(A.INET[4], count=20) == 20
     assert gw.status()["fastpath_packets"] > 0
+
+
+def test_large_batches_of_workers_leave_in_bulk(gw_with, lab):
+    """They are sent by a program, so a packet socket of the gateway's sees them; it sees nothing of AF_XDP's."""
+    gw = gw_with(lab_config(fast_path=False))
+    everything = socket.htons(wire.ETH_P_ALL)
+    with lab.gw.socket(socket.AF_PACKET, socket.SOCK_RAW, everything) as tap:
+        tap.bind(("wan", wire.ETH_P_ALL))
+        tap.setblocking(False)
+        for family in (4, 6):
+            assert iperf(lab.lan1, lab.inet, A.INET[family], seconds=1, streams=4)["mbit"] > 20
+        # A TCP segment; what the machine itself sends by the port is none.
+        left = 0
+        while True:
+            try:
+                frame, address = tap.recvfrom(65535)
+            except BlockingIOError:
+                break
+            version = frame[14] >> 4
+            left += address[2] == wire.PACKET_OUTGOING and frame[23 if version == 4 else 20] == socket.IPPROTO_TCP
+    assert left > 100
+    assert gw.status()["fastpath_packets"] == 0

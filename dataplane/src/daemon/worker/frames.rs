@@ -57,6 +57,14 @@ pub(super) struct EgressSockets<'w> {
 }
 
 impl EgressSockets<'_> {
+    /// The device of a port, if its frames may be sent in bulk.
+    #[inline]
+    pub(super) fn bulk_device(&self, port: PortIdx) -> Option<u32> {
+        let dev = self.snap.port(port).map(|p| usize::from(p.dev))?;
+        let q = self.sockets.get(usize::from(self.by_dev.get(dev).copied().flatten()?))?;
+        (q.bulk && !q.broken).then(|| q.socket.ifindex())
+    }
+
     pub(super) fn send(
         &mut self,
         port: PortIdx,

@@ -1,16 +1,20 @@
 //! A worker thread: pinned to a core, runs to completion in batches over the AF_XDP sockets of its
 //! queues. It owns its packet memory; nothing on its path is shared but the flow table and counters.
 
+mod bulk;
 mod frames;
+mod requests;
 mod sockets;
 
 pub use sockets::socket_mode;
 
 use super::journal::Journal;
 use super::tunnel_devices::RingReceiver;
+use bulk::BulkSender;
 use crossbeam_channel::{Receiver, Sender};
 use frames::{Batch, EgressSockets, ingress_of, is_revalidation};
 use mio::Waker;
+use requests::hand_over;
 use sag_bpf::Injector;
 use sag_model::flow::{ControlBlock, RevalidationQueue};
 use sag_model::{DropReason, Nanos};
@@ -105,9 +109,6 @@ pub struct Sizes {
     pub chunk: ChunkSize,
 }
 
-/// Requests for next hops are not sent while so many messages wait for the control thread.
-const MAX_MESSAGES: usize = 1024;
-
 pub struct Worker {
     umem: Umem,
     sockets: Vec<Queue>,
@@ -124,6 +125,7 @@ pub struct Worker {
     verdicts: Vec<Verdict>,
     journal: Journal,
     injector: Injector,
+    bulk: BulkSender,
     revalidations: &'static [RevalidationQueue],
     control: &'static ControlBlock,
     /// What the kernel sends by devices of tunnels.
@@ -141,6 +143,8 @@ struct Queue {
     /// Where XDP reads how many revalidations the worker has taken.
     revalidation: Option<&'static RevalidationQueue>,
     socket: Socket,
+    /// What is sent may go by [`BulkSender`] instead.
+    bulk: bool,
     broken: bool,
     lost: u64,
 }
@@ -196,6 +200,7 @@ impl Worker {
             verdicts: Vec::with_capacity(BATCH),
             journal: p.journal,
             injector: p.injector,
+            bulk: BulkSender::default(),
             revalidations: p.revalidations,
             control: p.control,
             from_devices: p.from_devices,
@@ -316,13 +321,20 @@ impl Worker {
         if self.pipeline.take_partial_checksums() {
             self.control.look_for_partial_checksums();
         }
+        let bulk = self.bulk.is_worth_it(self.batch.len());
         for (i, (frame, verdict)) in self.batch.drain(..).zip(&self.verdicts).enumerate() {
             let ingress =
                 || self.pipeline.ingress(i).unwrap_or_else(|| ingress_of(&self.snapshot, dev, &frame));
             match *verdict {
                 Verdict::Tx { port, start, len } => {
                     let ingress = ingress();
-                    if let Err((frame, reason)) = emit.send(port, frame, start, len) {
+                    let sent = match emit.bulk_device(port).filter(|_| bulk) {
+                        Some(device) => {
+                            self.bulk.send(&mut emit, device, (ingress, port), frame, (start, len))
+                        }
+                        None => emit.send(port, frame, start, len),
+                    };
+                    if let Err((frame, reason)) = sent {
                         self.pipeline.untransmit(ingress, port, len, reason);
                         emit.umem.release(frame);
                     }
@@ -340,7 +352,9 @@ impl Worker {
                 Verdict::Drop(_) | Verdict::Held | Verdict::Emitted => emit.umem.release(frame),
             }
         }
+        // What the pipeline has emitted goes before the frames of the batch.
         self.flush();
+        self.flush_bulk();
     }
 
     fn flush(&mut self) {
@@ -455,40 +469,5 @@ impl Worker {
         // However many bytes there are, they mean one look at the inbox.
         let mut byte = [0u8; 64];
         while matches!((&self.kick).read(&mut byte), Ok(n) if n == byte.len()) {}
-    }
-}
-
-/// Hands requests for next hops to the control thread. While that has not read what it has, they stay with the worker, whose
-/// room for them is bounded: packets wait for them, so nobody would ask again. True: something was handed over.
-fn hand_over(outbox: &Sender<FromWorker>, requests: impl FnOnce() -> Vec<NeighborKey>) -> bool {
-    if outbox.len() >= MAX_MESSAGES {
-        return false;
-    }
-    let next_hops = requests();
-    !next_hops.is_empty() && outbox.send(FromWorker::Resolve(next_hops)).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use sag_model::PortIdx;
-    use std::net::IpAddr;
-
-    #[test]
-    fn requests_stay_with_the_worker_while_the_control_thread_is_busy() {
-        let (outbox, inbox) = crossbeam_channel::unbounded();
-        let one = |n: u32| (PortIdx(0), IpAddr::V4(n.into()));
-        assert!(!hand_over(&outbox, Vec::new), "nothing to say");
-        for n in 0..3 * MAX_MESSAGES as u32 {
-            let mut taken = false;
-            let sent = hand_over(&outbox, || {
-                taken = true;
-                vec![one(n)]
-            });
-            assert_eq!((sent, taken), ((n as usize) < MAX_MESSAGES, sent), "{n}");
-        }
-        assert_eq!(outbox.len(), MAX_MESSAGES);
-        assert!(matches!(inbox.try_recv(), Ok(FromWorker::Resolve(all)) if all == [one(0)]));
-        assert!(hand_over(&outbox, || vec![one(7)]), "it has read one");
     }
 }

@@ -25,6 +25,7 @@ impl Worker {
             Err(e) => return failed(e.to_string(), matches!(e, OpenError::ZeroCopyRefused { .. })),
         };
         let binding = socket.binding();
+        let bulk = !binding.is_zero_copy() && self.bulk.open_for(&config.device);
         match socket.fd().try_clone_to_owned() {
             Ok(fd) => {
                 let revalidation =
@@ -35,6 +36,7 @@ impl Worker {
                     siblings,
                     revalidation,
                     socket,
+                    bulk,
                     broken: false,
                     lost: 0,
                 });
