@@ -4,7 +4,7 @@ use super::suite::AadBytes;
 use super::window::{Arrival, ReplayWindow, infer_sequence};
 use super::{Cipher, FEC_NEXT_HEADER, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A sequence number inferred further ahead than this is more likely one behind the replay window.
 const FAR_AHEAD: u64 = 1 << 31;
@@ -44,7 +44,7 @@ pub struct Inbound {
     suite: Suite,
     extended: bool,
     window: ReplayWindow,
-    bytes: AtomicU64,
+    used: AtomicBool,
 }
 
 /// An opened packet.
@@ -67,7 +67,7 @@ impl Inbound {
     pub fn new(spi: u32, suite: Suite, extended: bool, window: u32, top: u64) -> Inbound {
         let order = MADE.fetch_add(1, Ordering::Relaxed) + 1;
         let window = ReplayWindow::new(window, top);
-        Inbound { spi, order, suite, extended, window, bytes: AtomicU64::new(0) }
+        Inbound { spi, order, suite, extended, window, used: AtomicBool::new(false) }
     }
 
     /// The same, which also writes the highest number received to `mirror`, where the next process finds it if this one
@@ -105,12 +105,7 @@ impl Inbound {
 
     /// Whether a packet has been received under the SA.
     pub fn used(&self) -> bool {
-        self.bytes() != 0
-    }
-
-    /// Bytes decrypted under the key, ESP header and trailer included.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Authenticates and decrypts a packet in place; `esp` is all of it, from the SPI to the ICV. After an
@@ -121,8 +116,7 @@ impl Inbound {
     /// [`OpenError`] says why the packet must be dropped.
     #[inline]
     pub fn open(&self, esp: &mut [u8]) -> Result<Opened, OpenError> {
-        let len = esp.len();
-        let sealed = len.checked_sub(HEADROOM + ICV).filter(|n| *n >= 4 && n % 4 == 0);
+        let sealed = esp.len().checked_sub(HEADROOM + ICV).filter(|n| *n >= 4 && n % 4 == 0);
         let (Some(sealed), Some((header, text))) = (sealed, esp.split_at_mut_checked(HEADROOM)) else {
             return Err(OpenError::Truncated);
         };
@@ -130,7 +124,7 @@ impl Inbound {
         let top = self.window.top();
         let sequence =
             if self.extended { infer_sequence(top, self.window.size(), low) } else { u64::from(low) };
-        if !self.window.may_receive(sequence) {
+        if !self.window.may_receive_below(top, sequence) {
             return Err(OpenError::Replay);
         }
         let spi = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
@@ -146,7 +140,10 @@ impl Inbound {
             Arrival::Older => false,
             Arrival::Newest => true,
         };
-        self.bytes.fetch_add(len as u64, Ordering::Relaxed);
+        // Not written for each packet: workers share the line.
+        if !self.used() {
+            self.used.store(true, Ordering::Relaxed);
+        }
         let (pad, next_header) = (usize::from(text[sealed - 2]), text[sealed - 1]);
         let inner = (sealed - 2).checked_sub(pad).ok_or(OpenError::BadPadding)?;
         if text[inner..sealed - 2].iter().zip(1u8..).any(|(b, want)| *b != want) {

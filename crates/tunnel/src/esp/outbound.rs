@@ -166,6 +166,7 @@ impl Outbound {
         let packet = buf.get_mut(start..end).ok_or(SealError::NoRoom)?;
         let (header, text) = packet.split_at_mut(HEADROOM);
         let (text, icv) = text.split_at_mut(text_end - at.start);
+        let icv = icv.first_chunk_mut().ok_or(SealError::NoRoom)?;
         let iv = iv.to_be_bytes();
         header[..4].copy_from_slice(&self.spi.to_be_bytes());
         header[4..HEADER].copy_from_slice(&(sequence as u32).to_be_bytes());
@@ -176,8 +177,10 @@ impl Outbound {
         text[inner + pad] = pad as u8;
         text[inner + pad + 1] = next_header;
         let aad = AadBytes::new(self.spi, sequence, self.extended);
-        icv.copy_from_slice(&self.suite.seal(iv, aad, text).ok_or(SealError::NoRoom)?);
-        Ok(Sealed { at: start..end, sequence })
+        match self.suite.seal(iv, aad, text, icv) {
+            true => Ok(Sealed { at: start..end, sequence }),
+            false => Err(SealError::NoRoom),
+        }
     }
 }
 

@@ -90,17 +90,22 @@ impl Suite {
         Nonce::assume_unique_for_key(n)
     }
 
-    /// Encrypts `text` and returns its tag; `None` if it is longer than the cipher takes.
+    /// Encrypts `text` and writes its tag; false: it is longer than the cipher takes.
     #[inline]
     pub(super) fn seal(
         &self,
         iv: [u8; super::IV],
         aad: AadBytes,
         text: &mut [u8],
-    ) -> Option<[u8; super::ICV]> {
+        icv: &mut [u8; super::ICV],
+    ) -> bool {
         let aad = Aad::from(aad.bytes());
-        let tag = self.key.seal_in_place_separate_tag(self.nonce(iv), aad, text).ok()?;
-        <[u8; super::ICV]>::try_from(tag.as_ref()).ok()
+        let sealed = self.key.seal_in_place_separate_tag(self.nonce(iv), aad, text);
+        // Not by a value of its own: that was stored in two pieces and loaded as others, which the processor waited for.
+        sealed.is_ok_and(|tag| {
+            icv.copy_from_slice(tag.as_ref());
+            true
+        })
     }
 
     /// Decrypts `text` (ciphertext and tag); false: the tag is wrong.

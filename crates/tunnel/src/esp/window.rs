@@ -15,13 +15,16 @@ const SPAN: u64 = 32;
 /// A ring of words. Each is the number of the block of 32 sequence numbers that it stands for
 /// (high half, modulo 2^32) and a bit for each of them. To receive a number is one compare-and-swap
 /// of its word, so of two workers with the same number exactly one succeeds; a word only ever advances
-/// to a later block, so nothing received is forgotten while the window covers it.
+/// to a later block, so nothing received is forgotten while the window covers it. The highest number is in
+/// the word of the newest block: another word is written only once in 32 numbers.
 #[derive(Debug)]
 pub struct ReplayWindow {
-    top: AtomicU64,
+    /// Number of the newest block. Released after its word, so whoever reads it finds the word to be of that block or a
+    /// later one.
+    newest: AtomicU64,
     words: Box<[AtomicU64]>,
     size: u64,
-    /// Where `top` is written as well.
+    /// Where the highest number is written as well.
     mirror: Option<&'static AtomicU64>,
 }
 
@@ -53,7 +56,8 @@ impl ReplayWindow {
             };
             words[(block % n) as usize] = AtomicU64::new(word(block, bits));
         }
-        ReplayWindow { top: AtomicU64::new(top), words: words.into_boxed_slice(), size, mirror: None }
+        let newest = AtomicU64::new(top / SPAN);
+        ReplayWindow { newest, words: words.into_boxed_slice(), size, mirror: None }
     }
 
     /// Writes the highest number received to `mirror` too, from now on.
@@ -68,14 +72,25 @@ impl ReplayWindow {
     }
 
     /// The highest number received: the right edge of the window.
+    #[inline]
     pub fn top(&self) -> u64 {
-        self.top.load(Ordering::Relaxed)
+        let newest = self.newest.load(Ordering::Acquire);
+        let word = self.word_of(newest).load(Ordering::Relaxed);
+        // Another worker may be on the way to a later block, whose word is the same.
+        let block = newest + u64::from(block_of(word).wrapping_sub(newest as u32));
+        block * SPAN + u64::from((word as u32).checked_ilog2().unwrap_or(0))
     }
 
     /// Whether a number could still be received: a cheap check before the packet is decrypted.
     #[inline]
     pub fn may_receive(&self, sequence: u64) -> bool {
-        if sequence == 0 || sequence.saturating_add(self.size) <= self.top() {
+        self.may_receive_below(self.top(), sequence)
+    }
+
+    /// The same with the right edge at `top`, where that is known.
+    #[inline]
+    pub(super) fn may_receive_below(&self, top: u64, sequence: u64) -> bool {
+        if self.has_left(top, sequence) {
             return false;
         }
         let (block, bit) = (sequence / SPAN, 1u32 << (sequence % SPAN));
@@ -87,35 +102,44 @@ impl ReplayWindow {
         }
     }
 
+    /// Whether the window with this right edge is beyond a number. There is no number 0.
+    #[inline]
+    const fn has_left(&self, top: u64, sequence: u64) -> bool {
+        sequence == 0 || sequence.saturating_add(self.size) <= top
+    }
+
     /// Marks the number of an authenticated packet as received.
     #[inline]
     pub fn receive(&self, sequence: u64) -> Arrival {
-        if sequence == 0 || sequence.saturating_add(self.size) <= self.top() {
+        if self.has_left(self.top(), sequence) {
             return Arrival::Replay;
         }
         let (block, bit) = (sequence / SPAN, 1u32 << (sequence % SPAN));
         let shared = self.word_of(block);
         let mut old = shared.load(Ordering::Relaxed);
-        loop {
-            let new = match age(old, block) {
+        let before = loop {
+            let (new, before) = match age(old, block) {
                 Age::Same if old as u32 & bit != 0 => return Arrival::Replay,
-                Age::Same => old | u64::from(bit),
-                Age::Older => word(block, bit),
+                Age::Same => (old | u64::from(bit), old as u32),
+                Age::Older => (word(block, bit), 0),
                 Age::Newer => return Arrival::Replay,
             };
             match shared.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
+                Ok(_) => break before,
                 Err(now) => old = now,
             }
+        };
+        let mut newest = self.newest.load(Ordering::Relaxed);
+        if newest < block {
+            newest = self.newest.fetch_max(block, Ordering::Release);
         }
-        let newest = self.top.fetch_max(sequence, Ordering::Relaxed) < sequence;
         // Another worker may have a higher number that it has not mirrored yet: what this one goes on with is covered.
         if let Some(mirror) = self.mirror
             && mirror.load(Ordering::Relaxed) < sequence
         {
             mirror.fetch_max(sequence, Ordering::Relaxed);
         }
-        if newest { Arrival::Newest } else { Arrival::Older }
+        if newest <= block && before < bit { Arrival::Newest } else { Arrival::Older }
     }
 
     #[inline]
@@ -129,6 +153,11 @@ const fn word(block: u64, bits: u32) -> u64 {
     (block as u32 as u64) << 32 | bits as u64
 }
 
+/// The low half of the number of the block that a word stands for.
+const fn block_of(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
 enum Age {
     Same,
     /// The word stands for an earlier block.
@@ -138,7 +167,7 @@ enum Age {
 
 #[inline]
 const fn age(old: u64, block: u64) -> Age {
-    match (block as u32).wrapping_sub((old >> 32) as u32) {
+    match (block as u32).wrapping_sub(block_of(old)) {
         0 => Age::Same,
         d if d < 1 << 31 => Age::Older,
         _ => Age::Newer,
@@ -224,8 +253,19 @@ mod tests {
                 at = at.max(n);
             }
             let w = ReplayWindow::new(size, numbers[0] - 1);
-            let got: Vec<bool> = numbers.iter().map(|&n| w.may_receive(n) & takes(&w, n)).collect();
-            prop_assert_eq!(got, oracle(u64::from(size), numbers[0] - 1, &numbers));
+            let expected = oracle(u64::from(size), numbers[0] - 1, &numbers);
+            let mut top = w.top();
+            prop_assert_eq!(top, numbers[0] - 1);
+            for (n, fresh) in numbers.into_iter().zip(expected) {
+                let arrival = match (fresh, n > top) {
+                    (false, _) => Arrival::Replay,
+                    (true, false) => Arrival::Older,
+                    (true, true) => Arrival::Newest,
+                };
+                prop_assert_eq!((w.may_receive(n), w.receive(n)), (fresh, arrival));
+                top = if fresh { top.max(n) } else { top };
+                prop_assert_eq!(w.top(), top);
+            }
         }
 
         #[test]
@@ -260,6 +300,6 @@ mod tests {
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });
         // A thread may fall behind the window, so the others take its numbers: none is taken twice.
-        assert_eq!(won, N);
+        assert_eq!((won, w.top()), (N, N));
     }
 }
