@@ -322,7 +322,12 @@ struct gw_counts {
 struct gw_stats {
 	__u64 clock; /* last jiffy << 32 | its tick: the time, read once a jiffy */
 	__u64 nanos; /* the same time in nanoseconds */
-	__u64 _pad[6];
+	/* What this CPU has charged a meter for before its packets come: gw_meter_ahead(). */
+	__u64 ahead;	   /* left of it, in the units of meters */
+	__u64 ahead_nanos; /* `nanos` when it was charged */
+	__u32 ahead_group; /* 0: none */
+	__u32 _pad32;
+	__u64 _pad[3];
 	struct gw_counts port[GW_MAX_PORTS];
 };
 
