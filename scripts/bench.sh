@@ -61,7 +61,7 @@ PKTGEN=${SAG_PKTGEN_BIN:-$TARGET/release/pktgen}
 build() {
     cargo build --release --locked "${PACKAGES[@]}" &&
         cargo build --release --locked -p sag-benches --example targets --example nat --example million --example esp --example overlay \
-            --example rte_acl_compare --example l2fwd --example fec &&
+            --example rte_acl_compare --example l2fwd --example fec --example contention &&
         cargo build --release --locked -p sag-fib --example internet_table -p sag-compile --example full_table
 }
 

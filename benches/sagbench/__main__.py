@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import alone, changes, full_table, peers, report, scenarios, stats, system, tunnels
+from . import alone, boxes, changes, cores, full_table, offered, peers, report, scenarios, stats, system, tunnels
 from .lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,14 +30,17 @@ SCENARIOS = {
     "sizes": (scenarios.sizes, True),
     "new-flows": (changes.new_flows, True),
     "under-load": (changes.under_load, True),
-    "offered-load": (changes.offered_load, True),
-    "cores": (changes.cores, True),
+    "offered-load": (offered.offered_load, True),
+    "cores": (cores.cores, True),
+    "small-box": (boxes.small_box, True),
+    "start": (boxes.start, True),
     "tunnels": (tunnels.tunnels, True),
     "memory": (alone.memory, True),
     "fib": (full_table.fib, False),
     "testpmd": (peers.testpmd, True),
     "librte-acl": (peers.librte_acl, True),
     "openvswitch": (peers.openvswitch, True),
+    "absent": (peers.absent, True),
     "cloud": (alone.cloud, False),
 }
 LAYOUT = ("tables", "figures", "targets", "points", "changes", "offered", "missing", "notes")
@@ -149,6 +152,7 @@ def main() -> int:
     failed = False
     try:
         machine = system.facts(ROOT)
+        ticks = system.processor_ticks()
         bench.settings()
         for name, (scenario, quick) in SCENARIOS.items():
             if (args.only and name not in args.only) or not (args.only or quick or args.full):
@@ -164,6 +168,7 @@ def main() -> int:
                 bench.missing.append((name, f"failed: {str(error)[:300]}"))
     finally:
         bench.cleanup.run()
+    machine |= {"load at the end": [f"{load:.2f}" for load in os.getloadavg()], "taken by the host meanwhile": system.stolen(ticks)}
     data = {
         "arguments": [
             "--full" if args.full else "--quick",

@@ -229,21 +229,7 @@ snat = {"true" if t["snat"] else "false"}
 
     def spawn(self) -> None:
         self.log = (self.dir / "log").open("ab")
-        self.process = subprocess.Popen(
-            [
-                "taskset",
-                "-c",
-                str(self.lab.bench.other_core),
-                "nsenter",
-                f"--net=/run/netns/{self.lab.gw}",
-                str(self.lab.bench.vcpe),
-                "run",
-                "--config",
-                str(self.dir / "vcpe.toml"),
-            ],
-            stdout=self.log,
-            stderr=self.log,
-        )
+        self.process = subprocess.Popen(self.command(), stdout=self.log, stderr=self.log)
         end = time.monotonic() + 60
         while True:
             try:
@@ -255,6 +241,11 @@ snat = {"true" if t["snat"] else "false"}
                     tail = (self.dir / "log").read_text(encoding="utf-8")[-800:]
                     raise Failed(f"sag-vcpe did not start: {tail}") from None
                 time.sleep(0.02)
+
+    def command(self) -> list[str]:
+        lab = self.lab
+        command = ["nsenter", f"--net=/run/netns/{lab.gw}", str(lab.bench.vcpe), "run", "--config", str(self.dir / "vcpe.toml")]
+        return ["taskset", "-c", str(lab.bench.other_core), *command]
 
     def precedence(self) -> None:
         """Workers come before all else on their core, as the kernel's share comes on the source's. Before them

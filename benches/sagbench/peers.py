@@ -148,6 +148,20 @@ def librte_acl(bench: Bench) -> None:
         target(bench, what, stats.summary(row["ratios"]) if row["ratios"] else None, 1.0, source="#2")
 
 
+# Peers that users name and this benchmark does not run, and why.
+ABSENT = {
+    "xdp-forward (xdp-tools)": "not in Debian 12 (Debian 13 has it); routes alone, no state",
+    "einat-ebpf": "not packaged by Debian; NAT alone",
+    "VPP": "not packaged by Debian; its drivers for NICs have no counterpart on veth but AF_XDP in copy mode",
+    "Linux, nft flowtable": "the kernel needs nf_flow_table, which kernels of virtual machines often lack; would spare Linux the rules of established flows",
+}
+
+
+def absent(bench: Bench) -> None:
+    """Names the peers that are missing, so that nobody takes the table for all there is."""
+    bench.missing += ABSENT.items()
+
+
 def openvswitch(bench: Bench) -> None:
     if not shutil.which("ovs-vsctl"):
         bench.missing.append(("Open vSwitch", "not installed (apt-get install openvswitch-switch); then: docs/benchmarks.md"))
@@ -155,4 +169,4 @@ def openvswitch(bench: Bench) -> None:
         bench.missing.append(("Open vSwitch", "installed, and measured by hand: docs/benchmarks.md"))
 
 
-__all__ = ["Generator", "XskForwarder", "in_ns", "librte_acl", "openvswitch", "testpmd"]
+__all__ = ["Generator", "XskForwarder", "absent", "in_ns", "librte_acl", "openvswitch", "testpmd"]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import svg
+from . import page, svg
 
 
 def mpps(rate: float) -> str:
@@ -139,11 +139,14 @@ def offered(o: dict[str, Any]) -> list[str]:
     for name, row in o.items():
         t = row["throughput"]
         lines.append(f"| {name} | {mpps(t['0.0'])} | {mpps(t['0.005'])} | {mpps(row['source_can'])} |")
-    lines += ["", "| latency, µs | load | p50 | p90 | p99 | p99.9 | max |", "|---|---|---|---|---|---|---|"]
+    lines += ["", "| latency, µs | load | p50 | p90 | p99 | p99.9 (quartiles of the rounds) | max | n |", "|---|---|---|---|---|---|---|---|"]
     for name, row in o.items():
         for share, l in row["latency"].items():
             cells = [f"{l[k] / 1e3:.1f}" if k in l else "" for k in ("p50", "p90", "p99", "p99.9", "max")]
-            lines.append(f"| {name} | {float(share):.0%}, {mpps(l['offered_pps'])} Mpps | " + " | ".join(cells) + " |")
+            rounds = l.get("of_p99.9")
+            if rounds:
+                cells[3] += f" ({rounds['q25'] / 1e3:.1f} to {rounds['q75'] / 1e3:.1f})"
+            lines.append(f"| {name} | {float(share):.0%}, {mpps(l['offered_pps'])} Mpps | " + " | ".join(cells) + f" | {rounds['n'] if rounds else 0} |")
     return [*lines, ""]
 
 
@@ -157,36 +160,23 @@ def plots(data: dict[str, Any]) -> dict[str, Any]:
     }
     for key, (title, x, log) in titles.items():
         if data["points"].get(key):
-            series = [(n, sorted((p["x"], p["median"] / 1e6) for p in pts)) for n, pts in data["points"][key].items()]
-            out[f"throughput-by-{key}.svg"] = svg.plot(title, x, "Mpps", series, x_log=log, note="medians; one core; see report.md")
+            series = [(n, sorted((p["x"], p["median"] / 1e6, p["q25"] / 1e6, p["q75"] / 1e6) for p in pts)) for n, pts in data["points"][key].items()]
+            out[f"throughput-by-{key}.svg"] = svg.plot(title, x, "Mpps", series, x_log=log, note="medians and quartiles of the rounds; source, gateway and sink on one core")
     if data["offered"]:
         curves = [(n, sorted((rate / 1e6, loss * 100) for rate, loss in row["curve"])) for n, row in data["offered"].items()]
-        out["loss-by-load.svg"] = svg.plot("Loss by offered load", "Mpps offered", "% lost", curves)
+        out["loss-by-load.svg"] = svg.plot("Loss by offered load", "Mpps offered", "% lost", curves, note="64 B, 10,000 flows, whole chain; gateway and sink on one core, source on another")
         names = ["p50", "p90", "p99", "p99.9", "max"]
         series = [
             (n, [(i, row["latency"]["0.5"][p] / 1e3) for i, p in enumerate(names) if p in row["latency"]["0.5"]])
             for n, row in data["offered"].items()
         ]
-        out["latency.svg"] = svg.plot("Latency at half the throughput", "percentile", "µs", series, y_log=True, x_names=names)
+        out["latency.svg"] = svg.plot("Latency at half the throughput", "percentile", "µs", series, y_log=True, x_names=names, note="each at half of its own throughput; medians of the rounds")
     return out
-
-
-def machine(m: dict[str, Any]) -> list[str]:
-    lines = ["## Machine", "", "| | |", "|---|---|"]
-    for key, value in m.items():
-        if key == "mitigations":
-            value = "; ".join(f"{k}: {v}" for k, v in value.items())
-        lines.append(f"| {key.replace('_', ' ')} | {value} |")
-    return [*lines, ""]
 
 
 def markdown(data: dict[str, Any], pictures: list[str]) -> str:
     lines = [
-        "# sag-vcpe benchmark",
-        "",
-        f"`scripts/bench.sh {' '.join(data['arguments'])}`, {data['date']}, {data['seconds']:.0f} s. "
-        "Peers on the same topology in the same run, in turns; ratios are of neighbouring runs. How it is measured and what the rows mean: docs/benchmarks.md.",
-        "",
+        *page.front(data),
         *headline(data["tables"]),
         *targets(data["targets"]),
         "## Results",
@@ -204,7 +194,7 @@ def markdown(data: dict[str, Any], pictures: list[str]) -> str:
         lines += ["## Not measured", "", "| | why |", "|---|---|", *(f"| {what} | {why} |" for what, why in data["missing"]), ""]
     for name, text in data["notes"].items():
         lines += [f"## {name}", "", "```", text.strip(), "```", ""]
-    return "\n".join(lines + machine(data["machine"]))
+    return "\n".join(lines)
 
 
 def write(directory: Path, data: dict[str, Any]) -> None:

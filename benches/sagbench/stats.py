@@ -19,7 +19,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Median, quartiles, extremes, number."""
+    """Median, quartiles, extremes, number, and the values themselves, so that a reader can compute anew."""
     return {
         "median": statistics.median(values),
         "q25": quantile(values, 0.25),
@@ -27,6 +27,7 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
         "min": min(values),
         "max": max(values),
         "n": len(values),
+        "samples": [float(f"{v:.6g}") for v in values],
     }
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 76, 190, 44, 56
-COLOURS = ["#0b6e99", "#d1495b", "#3d8b37", "#edae49", "#6f4e7c", "#00798c", "#8d6b48", "#444444"]
+LEFT, TOP, BOTTOM = 76, 56, 56
+# Of a letter of the legend.
+LETTER = 6.6
+COLOURS = ["#0b6e99", "#d1495b", "#3d8b37", "#e08e0b", "#6f4e7c", "#4f4f4f", "#a0522d", "#b03a8c"]
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -44,7 +46,11 @@ class Axis:
             self.low, self.high = math.log10(min(positive)), math.log10(max(positive))
             if self.high - self.low < 1:
                 self.low, self.high = math.floor(self.low), math.floor(self.low) + max(1, math.ceil(self.high - math.floor(self.low)))
-            self.ticks = [10.0**n for n in range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1)]
+            decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+            # Few decades have room for more than their powers of ten.
+            steps = (1, 2, 5) if self.high - self.low < 3 else (1,)
+            ticks = [step * 10.0**n for n in decades for step in steps]
+            self.ticks = [t for t in ticks if self.low - 1e-9 <= math.log10(t) <= self.high + 1e-9]
         else:
             self.ticks = nice_ticks(min([0, *values]), max([0, *values]))
             self.low, self.high = self.ticks[0], self.ticks[-1]
@@ -59,13 +65,15 @@ class Axis:
         return str(self.names[tick]) if self.names is not None else label(tick)
 
 
-def plot(title: str, x_title: str, y_title: str, series: list[tuple[str, list[tuple[float, Any]]]], x_log: bool = False, y_log: bool = False, x_names: list[str] | None = None, note: str = "") -> str:
-    """`series`: (name, [(x, y), …]) each; with x_names, x is a place in that list."""
+def plot(title: str, x_title: str, y_title: str, series: list[tuple[str, list[tuple[Any, ...]]]], x_log: bool = False, y_log: bool = False, x_names: list[str] | None = None, note: str = "") -> str:
+    """`series`: (name, [(x, y), …]) each, or (x, y, low, high) with what lies between the quartiles; with x_names, x is a
+    place in that list."""
     series = [(n, [p for p in pts if p[1] is not None]) for n, pts in series]
     series = [(n, pts) for n, pts in series if pts]
-    xs = [x for _, pts in series for x, _ in pts] or [0, 1]
-    ys = [y for _, pts in series for _, y in pts] or [0, 1]
-    x_axis = Axis(xs, LEFT, WIDTH - RIGHT, x_log, x_names)
+    xs = [p[0] for _, pts in series for p in pts] or [0, 1]
+    ys = [y for _, pts in series for p in pts for y in p[1:]] or [0, 1]
+    right = WIDTH - int(44 + LETTER * max((len(n) for n, _ in series), default=0))
+    x_axis = Axis(xs, LEFT, right, x_log, x_names)
     y_axis = Axis(ys, HEIGHT - BOTTOM, TOP, y_log)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
@@ -75,7 +83,7 @@ def plot(title: str, x_title: str, y_title: str, series: list[tuple[str, list[tu
     ]
     for tick in y_axis.ticks:
         y = y_axis.place(tick)
-        out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#dddddd"/>')
+        out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#dddddd"/>')
         out.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(y_axis.text(tick))}</text>')
     for tick in x_axis.ticks:
         x = x_axis.place(tick)
@@ -84,20 +92,26 @@ def plot(title: str, x_title: str, y_title: str, series: list[tuple[str, list[tu
             f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(x_axis.text(tick))}</text>'
         )
     out.append(
-        f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none" stroke="#333333"/>'
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" text-anchor="middle">{escape(x_title)}</text>'
+        f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{right}" fill="none" stroke="#333333"/>'
+        f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 16}" text-anchor="middle">{escape(x_title)}</text>'
         f'<text transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_title)}</text>"
     )
     for n, (name, points) in enumerate(series):
         colour = COLOURS[n % len(COLOURS)]
-        places = [(x_axis.place(x), y_axis.place(y)) for x, y in points]
+        places = [(x_axis.place(p[0]), y_axis.place(p[1])) for p in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        # Every other line is dashed, so that one below it is seen.
+        dash = ' stroke-dasharray="7 4"' if n % 2 else ""
+        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        for (x, _), p in zip(places, points):
+            if len(p) == 4:
+                low, high = y_axis.place(p[2]), y_axis.place(p[3])
+                out.append(f'<path d="M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8M{x:.1f} {low:.1f}V{high:.1f}" stroke="{colour}"/>')
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
         y = TOP + 8 + 18 * n
-        out.append(f'<rect x="{WIDTH - RIGHT + 14}" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
-        out.append(f'<text x="{WIDTH - RIGHT + 30}" y="{y}">{escape(name)}</text>')
+        out.append(f'<path d="M{right + 12} {y - 4}h14" stroke="{colour}" stroke-width="3"{dash}/>')
+        out.append(f'<text x="{right + 30}" y="{y}">{escape(name)}</text>')
     if note:
-        out.append(f'<text x="{LEFT}" y="38" fill="#666666" font-size="11">{escape(note)}</text>')
+        out.append(f'<text x="{LEFT}" y="40" fill="#666666" font-size="11">{escape(note)}</text>')
     return "\n".join([*out, "</svg>", ""])

@@ -43,6 +43,8 @@ def test_all_files(tmp_path):
     for part in ("| daemon | 0.500 (0.500 to 0.505) | tables |", "| t | ≥ 6 ns | 7.50 (7.25 to 7.75) ns | 2 | **met** | headline | #1 |", "1 of 1 are met", "chain-10kflows", "restart", "not installed", "throughput-by-flows.svg", "CSIT"):
         assert part in text, part
     assert json.loads((tmp_path / "report.json").read_text())["targets"][0]["verdict"] == "met"
+    order = [text.index(part) for part in ("# sag-vcpe", "## Machine", "## Method", "## What is not comparable", "## Targets", "## Results", "## Plots")]
+    assert order == sorted(order)
     for name in ("throughput-by-flows.svg", "loss-by-load.svg", "latency.svg"):
         ElementTree.parse(tmp_path / name)
         assert name in text
@@ -68,12 +70,15 @@ def test_ticks():
 
 
 def test_plot_places():
-    text = svg.plot("a < b", "x", "y", [("one & two", [(1, 1), (1000, 3)]), ("empty", []), ("gap", [(1, None)])], x_log=True)
+    text = svg.plot("a < b", "x", "y", [("one & two", [(1, 1, 0.5, 1.5), (1000, 3)]), ("empty", []), ("gap", [(1, None)])], x_log=True)
     root = ElementTree.fromstring(text)
     lines = [e for e in root.iter() if e.tag.endswith("polyline")]
     assert len(lines) == 1
     (x1, y1), (x2, y2) = (map(float, p.split(",")) for p in lines[0].get("points").split())
-    assert (x1, x2) == (svg.LEFT, svg.WIDTH - svg.RIGHT)
+    assert x1 == svg.LEFT
+    # The legend has room for its longest name.
+    legend = next(e for e in root.iter() if e.text == "one & two")
+    assert x2 < float(legend.get("x")) < svg.WIDTH - svg.LETTER * len("one & two")
     assert y2 < y1
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from sagbench import stats
-from sagbench.changes import search
 from sagbench.measure import Side, broken, turn
+from sagbench.offered import search
 
 
 def test_summary():
