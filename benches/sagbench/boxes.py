@@ -107,7 +107,8 @@ def small_box(bench: Bench) -> None:
         lab = make("sb0", Default(group))
         pid = lab.forwarder.process.pid
         bare = make("sb1", Bare())
-        time.sleep(2)
+        # A worker sleeps longer when it has had no packet for five seconds.
+        time.sleep(7)
         shares, threads = idle(bench, pid, 20 if bench.full else 10)
         rows = {"started, idle": footprint(group, pid)}
         compare(

@@ -2,8 +2,8 @@
 
 What is shared by cores, and written for each packet, is a meter (`gw_meter_one_rate()`, `gw_charge()` in bpf/include):
 a load and a compare-and-swap. A core without the line waits for it, one core after the other gets it, and who has
-lost a race tries again. Who finds that others have charged a rate with room charges for many packets at once
-(docs/decisions/0025). Everything else is a core's own, or only read.
+lost a race tries again. Who loses one charges ahead from then on (`gw_meter_ahead()`), and its next packets only read the
+line, which has the rate's cost, too. Everything else is a core's own, or only read.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import heapq
 import random
 from typing import Any
 
-# Races that a charge loses before it adds first and looks afterwards: the fast path's, and GW_METER_TRIES.
-TRIES = 5
-# GW_METER_AHEAD.
-AHEAD = 64
+# Races that a charge loses before it adds first and looks afterwards: GW_METER_TRIES, and the fast path's.
+TRIES = 4
+# Packets that are charged at once where others charge, too: GW_AHEAD_PACKETS and the one at hand.
+AHEAD = 16
 CORES = (1, 2, 4, 8, 16, 32)
 
 
@@ -29,8 +29,8 @@ def simulate(cores: int, think: float, own: float, line: float, ahead: int = 1, 
     exclusive = False
     done = 0
     now = 0.0
-    # The rate as each core has left it.
-    left = [0] * cores
+    # Packets that are paid for, and whether the core has lost a race.
+    paid, contended = [0] * cores, [False] * cores
 
     def fetch(core: int, at: float, write: bool) -> float:
         """When the core has the line."""
@@ -49,25 +49,26 @@ def simulate(cores: int, think: float, own: float, line: float, ahead: int = 1, 
     while done < packets * cores:
         now, core, what, seen, lost = heapq.heappop(events)
         if what == "load":
-            heapq.heappush(events, (fetch(core, now, False), core, "swap", version, 0))
+            at = fetch(core, now, False)
+            if paid[core]:
+                paid[core] -= 1
+                done += 1
+                heapq.heappush(events, (at + think * rng.uniform(0.5, 1.5), core, "load", 0, 0))
+            else:
+                heapq.heappush(events, (at, core, "swap", version, 0))
             continue
         at = fetch(core, now, True)
-        if lost == 0 and seen == version:
-            # Others have charged since this core did: so it charges ahead.
-            paid = ahead if version != left[core] else 1
-        elif ahead > 1 and what == "swap" and lost == 0:
-            heapq.heappush(events, (at, core, "add", seen, TRIES))
-            continue
-        elif lost == TRIES or seen == version:
-            paid = ahead if what == "add" else 1
-        else:
+        # After the attempts ahead come those of gw_charge().
+        most = 2 * TRIES + 1 if ahead > 1 else TRIES + 1
+        if lost < most and seen != version:
+            contended[core] = ahead > 1
             heapq.heappush(events, (at, core, "swap", version, lost + 1))
             continue
         version += 1
-        left[core] = version
-        done += paid
-        spent = sum(think * rng.uniform(0.5, 1.5) for _ in range(paid))
-        heapq.heappush(events, (at + spent, core, "load", 0, 0))
+        done += 1
+        if contended[core] and lost <= TRIES:
+            paid[core] = ahead - 1
+        heapq.heappush(events, (at + think * rng.uniform(0.5, 1.5), core, "load", 0, 0))
     return done / now
 
 

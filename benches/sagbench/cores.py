@@ -197,8 +197,8 @@ def sixteen(bench: Bench, packet: float) -> None:
         roomy = contention.scaling(think, own - idle, line, ahead=contention.AHEAD)
         kinds = {
             "meters of their own": {n: n * alone for n in contention.CORES},
-            "one meter for all, more than half of its burst left": roomy,
-            "one meter for all, pressed": pressed,
+            "one meter for all, charged ahead": roomy,
+            "one meter for all, packet by packet": pressed,
         }
         for name, rates in kinds.items():
             shown[f"{name}; {think:.0f} ns a packet"] = [f"{rates[n]:.1f} ({rates[n] / alone:.1f} ×)" for n in contention.CORES]

@@ -8,6 +8,7 @@ use sag_model::config::{Config, Dataplane};
 use sag_rtnl::{ConfigRoutes, SourceRoutes};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Starts the log on standard error.
@@ -43,10 +44,39 @@ pub fn lock_file(d: &Dataplane) -> Result<PathBuf> {
     Ok(dir.join(format!("{name}.lock")))
 }
 
-/// The machine's memory in bytes.
+/// The memory in bytes that the daemon may have: the machine's, or less where its control group has a limit. As it was
+/// when first asked for: later the files of control groups may be out of reach.
 pub fn memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(info.mem_unit.into())
+    static MEMORY: OnceLock<u64> = OnceLock::new();
+    *MEMORY.get_or_init(|| {
+        let info = rustix::system::sysinfo();
+        let machine = info.totalram.saturating_mul(info.mem_unit.into());
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        control_group_limit(&groups, Path::new("/sys/fs/cgroup")).map_or(machine, |limit| limit.min(machine))
+    })
+}
+
+/// The least limit of memory that the control groups of a process and those above them have. `groups` is its
+/// `/proc/PID/cgroup` (cgroups(7)), of version 2 or 1.
+fn control_group_limit(groups: &str, root: &Path) -> Option<u64> {
+    let mut limits = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(id), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let (root, file) = match (id, controllers) {
+            ("0", "") => (root.to_path_buf(), "memory.max"),
+            (_, c) if c.split(',').any(|c| c == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        // A container may see its own group as the root: what is not there has no limit.
+        for group in Path::new(path.trim_start_matches('/')).ancestors() {
+            let limit = std::fs::read_to_string(root.join(group).join(file));
+            limits.extend(limit.ok().and_then(|text| text.trim().parse::<u64>().ok()));
+        }
+    }
+    limits.into_iter().min()
 }
 
 /// The file of the highest ESP numbers received, which outlives a daemon that is killed.
@@ -117,4 +147,39 @@ fn remove_source_routes() -> Result<()> {
         println!("removed the rules for answers of the box itself");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree of control groups in which these files say so.
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let file = root.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn memory_is_what_the_control_groups_leave() {
+        let own = "0::/system.slice/sag-vcpe.service\n";
+        let limit = |files: &[(&str, &str)], groups: &str| control_group_limit(groups, tree(files).path());
+        assert_eq!(limit(&[("system.slice/sag-vcpe.service/memory.max", "max\n")], own), None);
+        assert_eq!(
+            limit(&[("system.slice/sag-vcpe.service/memory.max", "536870912\n")], own),
+            Some(512 << 20)
+        );
+        let above =
+            [("system.slice/sag-vcpe.service/memory.max", "max\n"), ("system.slice/memory.max", "4096\n")];
+        assert_eq!(limit(&above, own), Some(4096), "a group above it has less");
+        assert_eq!(limit(&[("memory.max", "8192\n")], own), Some(8192), "in a container of its own");
+        let first = "5:cpu,cpuacct:/a\n4:memory:/a/b\n0::/\n";
+        assert_eq!(limit(&[("memory/a/memory.limit_in_bytes", "1024\n")], first), Some(1024), "version 1");
+        assert_eq!(limit(&[("cpu/a/memory.limit_in_bytes", "1024\n")], first), None);
+        assert_eq!(limit(&[], "nonsense\n:\n"), None);
+    }
 }

@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Events that wait for the writer.
-const ROOM: usize = 64 * 1024;
+/// Events that wait for the writer, at most and at least; each takes 128 bytes.
+const ROOM: std::ops::RangeInclusive<usize> = 8 * 1024..=64 * 1024;
 /// The writer looks for events this often; waking it would cost workers a system call.
 const PAUSE: Duration = Duration::from_millis(20);
+/// And this often while there are none: there is room for what begins meanwhile.
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// Name of the file in messages and metrics.
 const NAT_LOG: &str = "NAT log";
 
@@ -64,8 +66,9 @@ impl Journal {
 }
 
 impl JournalKeeper {
-    pub fn start(health: FileHealth) -> std::io::Result<JournalKeeper> {
-        let (events, inbox) = bounded(ROOM);
+    /// `sessions`: what the IPv4 flow table has room for, as more events than a part of that do not come at once.
+    pub fn start(health: FileHealth, sessions: u32) -> std::io::Result<JournalKeeper> {
+        let (events, inbox) = bounded((sessions as usize / 4).clamp(*ROOM.start(), *ROOM.end()));
         let (files, names) = unbounded();
         let (done, ended) = bounded(1);
         let lost = Arc::new(AtomicU64::new(0));
@@ -111,23 +114,26 @@ impl Writer {
     }
 
     fn run(mut self, events: &Receiver<Event>, files: &Receiver<Option<PathBuf>>) {
+        let mut pause = Duration::ZERO;
         loop {
-            let ended = loop {
-                match files.try_recv() {
-                    Ok(file) => self.open(file),
-                    Err(e) => break e.is_disconnected(),
-                }
-            };
+            // The control thread's messages end the pause, workers' do not.
+            let mut ended = false;
+            match files.recv_timeout(pause) {
+                Ok(file) => self.open(file),
+                Err(e) => ended = e == RecvTimeoutError::Disconnected,
+            }
+            let mut noted = false;
             while let Ok(e) = events.try_recv() {
                 self.note(&e);
+                noted = true;
             }
+            pause = if noted { PAUSE } else { (pause * 2).clamp(PAUSE, IDLE_PAUSE) };
             self.note_lost();
             self.flush();
             if ended {
                 self.open(None);
                 return;
             }
-            std::thread::sleep(PAUSE);
         }
     }
 
@@ -351,7 +357,7 @@ mod tests {
         let (path, real) = (dir.path().join("nat.log"), dir.path().join("real"));
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let health = FileHealth::default();
-        let mut keeper = JournalKeeper::start(health.clone()).unwrap();
+        let mut keeper = JournalKeeper::start(health.clone(), 1 << 17).unwrap();
         keeper.write_to(Some(path.clone()));
         let (a, b) = (std::net::Ipv4Addr::new(192, 168, 1, 10), std::net::Ipv4Addr::new(203, 0, 113, 2));
         let mut sent = 0u64;
@@ -386,7 +392,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("sag-journal-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("nat.log");
-        let mut keeper = JournalKeeper::start(FileHealth::default()).unwrap();
+        let mut keeper = JournalKeeper::start(FileHealth::default(), 1 << 20).unwrap();
         keeper.write_to(Some(path.clone()));
         let mut events = Events::default();
         let a = std::net::Ipv4Addr::new(192, 168, 1, 10);

@@ -49,7 +49,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let mut keys = EspKeys::default();
     let words = environment::esp_words_file(&running.config.dataplane)?;
     keys.load_numbers(&running.config.dataplane.state_dir, Some(&words));
-    let writers = Writers::start()?;
+    let writers = Writers::start(flows.tables.v4.capacity())?;
     let settings = SettingsThread::start(environment::settings_file(&running.config.dataplane)?)
         .context("cannot start the thread of the kernel's settings")?;
     let mut tunnel_devices = TunnelDevices::start(waker.clone(), stored)

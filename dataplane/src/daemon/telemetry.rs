@@ -51,10 +51,12 @@ pub struct Writers {
 }
 
 impl Writers {
-    pub fn start() -> Result<Writers> {
+    /// `sessions`: what the IPv4 flow table has room for.
+    pub fn start(sessions: u32) -> Result<Writers> {
         let files = FileHealth::default();
         Ok(Writers {
-            journal: JournalKeeper::start(files.clone()).context("cannot start the thread of the NAT log")?,
+            journal: JournalKeeper::start(files.clone(), sessions)
+                .context("cannot start the thread of the NAT log")?,
             saver: Saver::start(files.clone()).context("cannot start the thread that saves files")?,
             files,
         })

@@ -209,6 +209,12 @@ impl Pipeline {
         !self.neighbors.pending.is_empty() || self.tunnels.fec.waits()
     }
 
+    /// Whether something has to be done in time though no packet comes: what [holds](Self::holds), probes and keepalives of
+    /// tunnels, SYNs that are repeated. The ageing of sessions makes up for 100 ms.
+    pub fn awaits_timers(&self, snap: &Snapshot) -> bool {
+        self.holds() || !snap.tunnels.is_empty() || self.syn_proxy.waits()
+    }
+
     /// Runs a batch (at most [`BATCH`] frames are looked at) that arrived on one device.
     ///
     /// The steps go over the whole batch one after the other, so that the cache misses of its

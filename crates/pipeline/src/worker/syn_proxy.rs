@@ -60,6 +60,11 @@ impl SynProxy {
         SynProxy { waiting: Vec::with_capacity(WAITING), due: Nanos::ZERO }
     }
 
+    /// Whether SYNs wait for an answer, which are repeated.
+    pub fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     fn ended(&mut self, family: Family, session: u32) {
         self.waiting.retain(|w| w.family != family || w.session != session);
     }

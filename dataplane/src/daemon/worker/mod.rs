@@ -109,6 +109,10 @@ pub struct Sizes {
     pub chunk: ChunkSize,
 }
 
+/// After so long without a packet nothing of the last ones waits any more: fragments do for 2 s, packets whose neighbor is
+/// not resolved for 3.2 s.
+const QUIET: Nanos = Nanos(5_000_000_000);
+
 pub struct Worker {
     umem: Umem,
     sockets: Vec<Queue>,
@@ -221,6 +225,7 @@ impl Worker {
         }
         let mut idle = 0u32;
         let mut last_stats = 0u64;
+        let mut last_packet = Nanos(sys::now());
         let mut fds = Vec::with_capacity(65);
         loop {
             self.shared.rounds.fetch_add(1, Ordering::Release);
@@ -230,6 +235,7 @@ impl Worker {
             let now = Nanos(sys::now());
             let got = self.round(now);
             if got > 0 {
+                last_packet = now;
                 let spent = sys::now().saturating_sub(now.0);
                 self.shared.counters.busy_ns.add(spent);
             }
@@ -241,7 +247,7 @@ impl Worker {
             idle = if got > 0 { 0 } else { idle.saturating_add(1) };
             // A few empty rounds are cheaper than going to sleep and being woken.
             if idle > 4 {
-                self.sleep(&mut fds);
+                self.sleep(&mut fds, now.saturating_sub(last_packet) >= QUIET);
             }
         }
         for q in self.sockets.drain(..) {
@@ -450,15 +456,20 @@ impl Worker {
         self.shared.free_frames.store(self.umem.free_count() as u64, Ordering::Relaxed);
     }
 
-    /// Sleeps until a packet, a message or a few milliseconds.
-    fn sleep(&mut self, fds: &mut Vec<sys::PollFd>) {
+    /// Sleeps until a packet, a message or a few milliseconds; `quiet`: longer where no timer runs, as each wake-up costs an
+    /// idle machine processor time.
+    fn sleep(&mut self, fds: &mut Vec<sys::PollFd>, quiet: bool) {
         use std::os::fd::AsFd;
         fds.clear();
         fds.push(sys::readable(self.kick.as_fd()));
         fds.extend(self.sockets.iter().filter(|q| !q.broken).map(|q| sys::readable(q.socket.fd())));
         self.shared.asleep.store(true, Ordering::SeqCst);
         let waiting = self.sockets.iter().any(|q| q.socket.in_flight() > 0);
-        let timeout_ms = if waiting || self.pipeline.holds() { 1 } else { 20 };
+        let timeout_ms = match quiet && !self.pipeline.awaits_timers(&self.snapshot) {
+            _ if waiting || self.pipeline.holds() => 1,
+            true => 100,
+            false => 20,
+        };
         if let Err(error) = sys::poll(fds, timeout_ms)
             && error.kind() != std::io::ErrorKind::Interrupted
         {
