@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import alone, boxes, changes, cores, full_table, offered, peers, report, scenarios, stats, system, tunnels
+from . import alone, boxes, changes, cores, full_table, offered, peers, report, scenarios, stats, system, tcp, tunnels
 from .lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,7 @@ SCENARIOS = {
     "small-box": (boxes.small_box, True),
     "start": (boxes.start, True),
     "tunnels": (tunnels.tunnels, True),
+    "tcp": (tcp.tcp, True),
     "memory": (alone.memory, True),
     "fib": (full_table.fib, False),
     "testpmd": (peers.testpmd, True),

@@ -1,6 +1,8 @@
 """`mode = "tc"`: hosts leave segmentation and checksums to offloads, and the gateway forwards the large buffers whole."""
 
 import contextlib
+import json
+import shutil
 import socket
 import threading
 
@@ -9,8 +11,10 @@ import pytest
 from harness.config import acl_table, lab_config
 from harness.lab import Addresses as A
 from harness.nat import forward, nat_config, seen_as, talk
+from harness.net import run
 from harness.qos import car, policy, qos
 from harness.traffic import iperf
+from harness.tunnels import FAR, esp_keys, gateway_config, turned, wait_for
 
 pytestmark = pytest.mark.sag
 
@@ -166,3 +170,31 @@ def test_nothing_is_left_when_it_is_unloaded_or_in_another_mode(gateway, gw_with
     gw_with(nat_config())
     assert ends() == []
     assert lab.lan1.ping(A.INET[4], count=3) == 3
+
+
+def test_a_program_that_somebody_takes_off_comes_back(gw_with, lab):
+    bpftool = shutil.which("bpftool") or "/usr/sbin/bpftool"
+    if run([bpftool, "version"], check=False).returncode:
+        pytest.skip("no bpftool")
+    gw = gw_with(tc())
+    number = json.loads(lab.gw.out("ip -j link show wan"))[0]["ifindex"]
+    for device in ("lan-a", f"sag-x{number}"):
+        run([bpftool, "link", "detach", "pinned", lab.pins / f"tc-{device}"])
+        wait_for(lambda: "tc-lost" in gw.tail(200))
+        wait_for(lambda: lab.lan1.ping(A.INET[4], count=1) == 1)
+        assert {p["xdp_mode"] for p in gw.ports().values()} == {"tc"}
+    assert iperf(lab.lan1, lab.inet, A.INET[4], seconds=1)["mbit"] > 20
+
+
+@pytest.mark.parametrize("kind", ["vxlan", "esp"])
+def test_senders_of_large_buffers_by_tunnels(gw_with, far, lab, kind):
+    """Into a tunnel and out of it XDP and workers have single segments. The last test: the far gateway takes XDP."""
+    keys = {"vxlan": {"vni": 100}, "esp": {**esp_keys(), "probe_interval": 0}}[kind]
+    gw = gw_with(gateway_config(kind, 4, **keys).replace("[dataplane]\n", '[dataplane]\nmode = "tc"\n', 1))
+    far.use(far.config(kind, 4, **(turned(keys) if kind == "esp" else keys)))
+    assert {p["xdp_mode"] for p in gw.ports().values()} == {"tc"}
+    wait_for(lambda: lab.lan1.ping(FAR[4], count=1) == 1)
+    for reverse in (False, True):
+        got = iperf(lab.lan1, far.site, FAR[4], seconds=1, reverse=reverse)
+        print(kind, "from far" if reverse else "to far", got)
+        assert got["mbit"] > 20
