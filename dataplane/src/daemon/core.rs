@@ -142,7 +142,9 @@ impl Daemon {
         }
         self.workers.measure_load();
         if self.publisher.is_live() && self.timers.attachments.is_due() {
+            let began = Instant::now();
             self.repair_attachments();
+            self.timers.attachments.took(began.elapsed());
         }
         if self.timers.source_rules.is_due() && self.kernel.lacks_source_routes() {
             self.set_source_routes(true);
