@@ -1,6 +1,7 @@
 //! Source and sink with a bare redirect between them, in namespaces of the test's own. Needs root.
 
 use clap::Parser;
+use sag_packet::encap;
 use sag_pktgen::bare::{Bare, Looks};
 use sag_pktgen::capture::{Capture, CapturedFrame};
 use sag_pktgen::outcome::Outcome;
@@ -156,6 +157,41 @@ fn sizes_and_versions() {
         in_order(&o, 100);
         let each = o.received_bps / o.received_pps / 8.0 - 24.0;
         assert!((each - bytes).abs() < 0.01, "{options}: {each} bytes");
+    }
+}
+
+#[test]
+fn headers_are_those_of_the_far_end() {
+    let header = |kind: &str| {
+        let line = ["pktgen", "--tx", "lan:eth0", "--encap", kind];
+        Options::try_parse_from(line).unwrap().traffic.outer.header()
+    };
+    let vxlan = header("vxlan");
+    assert_eq!((vxlan.len(), encap::vxlan(&vxlan[28..])), (50, Some(77)));
+    assert_eq!((&vxlan[12..20], &vxlan[22..24]), (&[203, 0, 113, 1, 203, 0, 113, 2][..], &[0x12, 0xB5][..]));
+    assert_eq!((&vxlan[36..42], &vxlan[48..]), (&[2, 0, 0, 0, 0, 0x4C][..], &[8, 0][..]));
+    let gre = header("gre");
+    let parsed = encap::gre(&gre[20..]).unwrap();
+    assert_eq!((gre.len(), parsed.key, parsed.ethertype), (24, None, 0x0800));
+    assert_eq!((header("ipip").len(), header("ipip")[9]), (20, 4));
+}
+
+/// In front of the same frames; the sink takes them for a tunnel's.
+#[test]
+fn headers_of_tunnels() {
+    let Some(lab) = Lab::new() else { return };
+    let _bare = lab.redirect();
+    for (encap, bytes) in [("vxlan", 110.0), ("gre", 84.0), ("ipip", 80.0)] {
+        let rig = lab.rig(&format!("--flows 100 --any --encap {encap}"));
+        let o = rig.run(&Trial { frames: 5000, seconds: 10.0, window: 128, ..Trial::default() }).unwrap();
+        assert_eq!((o.sent, o.received, o.lost, o.other), (5000, 5000, 0, 0), "{encap}: {o:?}");
+        let each = o.received_bps / o.received_pps / 8.0 - 24.0;
+        assert!((each - bytes).abs() < 0.01, "{encap}: {each} bytes");
+        drop(rig);
+        // No plain frame is among them.
+        let o =
+            lab.rig(&format!("--flows 100 --encap {encap}")).run(&Trial { frames: 100, ..Trial::default() });
+        assert_eq!(o.unwrap().received, 0, "{encap}");
     }
 }
 
