@@ -9,7 +9,7 @@ usage() {
     cat <<USAGE
 usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--rounds N] [--seed N] [--no-build] | --list
        scripts/bench.sh nat | blocked | cloud | failover [OPTION]…
-  --quick      under five minutes, without the build (the default)
+  --quick      under ten minutes, without the build (the default)
   --full       all sizes and peers, more rounds
   --only       one scenario; several --only: several
   --list       print the names of the scenarios

@@ -132,7 +132,7 @@ class List(argparse.Action):
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="docs/benchmarks.md")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="under five minutes (the default)")
+    size.add_argument("--quick", action="store_true", help="under ten minutes (the default)")
     size.add_argument("--full", action="store_true", help="all sizes and peers, more rounds")
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), metavar="SCENARIO", help="one of --list; several --only: several")
     parser.add_argument("--list", action=List, nargs=0, help="print the names of the scenarios")
