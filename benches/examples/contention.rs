@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 const SLICE: Duration = Duration::from_millis(30);
 /// Races that `gw_charge()` loses before it adds first and looks afterwards.
 const TRIES: u32 = 4;
-/// Dependent multiplications between two accesses: about 0, 50, 100 and 300 ns.
+/// Dependent multiplications between two accesses, by half of it more or less: two loops that take the same time for each
+/// round fall into step, and the line is never wanted by both.
 const WORK: [u32; 4] = [0, 40, 80, 240];
 
 /// Two lines, as processors fetch them.
@@ -88,11 +89,16 @@ fn slice(
         eprintln!("processor {cpu}: {error}");
     }
     let (mut done, mut lost, mut x) = (0u64, 0u64, 3u64);
+    let mut random = 0x9E37_79B9_7F4A_7C15u64 ^ cpu as u64;
     start.wait();
     let from = Instant::now();
     while !stop.load(Relaxed) {
         for _ in 0..64 {
-            for _ in 0..work {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let some = work / 2 + ((u64::from(work) * (random >> 32)) >> 32) as u32;
+            for _ in 0..some {
                 x = black_box(x).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             }
             lost += u64::from(access.once(line));
