@@ -15,7 +15,7 @@ from typing import Any
 # Races that a charge loses before it adds first and looks afterwards: GW_METER_TRIES, and the fast path's.
 TRIES = 4
 # Packets that are charged at once where others charge, too: GW_AHEAD_PACKETS and the one at hand.
-AHEAD = 16
+AHEAD = 64
 CORES = (1, 2, 4, 8, 16, 32)
 
 

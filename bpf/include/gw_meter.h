@@ -11,7 +11,7 @@
 /* Races that a charge loses before it adds first and looks afterwards. */
 #define GW_METER_TRIES 4
 /* How much a CPU charges ahead where others charge the same meter: packets, and no more of the rate than these nanoseconds. */
-#define GW_AHEAD_PACKETS 15
+#define GW_AHEAD_PACKETS 63
 #define GW_AHEAD_NANOS 2048
 
 /* Whether moment `a` is before `b`; they are compared by their difference. */

@@ -374,7 +374,7 @@ fn cpus_that_share_a_meter_get_no_more_than_one() {
 /// The same of a rate at which a CPU charges for several packets ahead.
 #[test]
 fn cpus_that_charge_ahead_get_no_more_than_one() {
-    share_a_meter(8_000, false);
+    share_a_meter(40_000, false);
 }
 
 fn share_a_meter(mbits: u64, pressed: bool) {
@@ -393,14 +393,21 @@ fn share_a_meter(mbits: u64, pressed: bool) {
         }
         (passed, dropped)
     };
-    // Empties the bucket, which senders of 8 Gbit/s cannot.
+    // Empties the bucket. At 40 Gbit/s nobody can: a rate that is exceeded is not charged ahead.
     while pressed && flow.passes().is_ok() {}
     let burst = if pressed { 2008 } else { mbits * 125 * 10 };
     let before = flow.car();
     let (start, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+    let ahead = Ahead::of(&flow);
+    let charged_ahead = || ahead.cpus().iter().any(|c| c[AT] != [0; 8]);
+    let has_happened = || pressed || !several || charged_ahead();
     let sums = std::thread::scope(|s| {
         let senders: Vec<_> = (0..SENDERS).map(|_| s.spawn(send)).collect();
-        while start.elapsed() < Duration::from_millis(700) {
+        // On a busy machine it takes its time until one sender comes between another's look and charge.
+        let enough =
+            |t: Duration| t > Duration::from_millis(700) && (has_happened() || t > Duration::from_secs(30));
+        while !enough(start.elapsed()) {
             std::thread::sleep(Duration::from_millis(1));
             longest = longest.max(last.elapsed());
             last = Instant::now();
@@ -418,10 +425,8 @@ fn share_a_meter(mbits: u64, pressed: bool) {
     assert!(bytes <= fair + burst, "{bytes} bytes of {fair}");
     if pressed {
         assert!(dropped > 1000, "the meter was not pressed");
-    } else if std::thread::available_parallelism().is_ok_and(|n| n.get() > 1) {
-        let ahead = Ahead::of(&flow).cpus();
-        assert!(ahead.iter().any(|c| c[AT] != [0; 8]), "no CPU came between two others");
     }
+    assert!(has_happened(), "no CPU came between two others");
     // While all senders wait for a CPU, the bucket of 10 ms may run over.
     if pressed && longest < Duration::from_millis(9) {
         assert!(bytes * 100 >= fair * 95, "{bytes} bytes of {fair}");
