@@ -467,7 +467,7 @@ struct gw_punt_meta {
 /* gw_control.fast_path */
 enum gw_fast_path {
 	GW_FAST_PATH_ON = 1 << 0,    /* else everything is the workers' */
-	GW_FAST_PATH_SUMS = 1 << 1,  /* a worker has seen a partial checksum: others may be */
+	GW_FAST_PATH_SUMS = 1 << 1,  /* a partial checksum was seen: others may be */
 	GW_FAST_PATH_NAT64 = 1 << 2, /* IPv4 packets may be of sessions in the table of IPv6 */
 };
 

@@ -80,6 +80,13 @@ static __always_inline bool gw_complete_checksum(struct xdp_md *ctx, __u32 at, _
 	return true;
 }
 
+/* From now on all packets are looked at, as when a worker has seen a partial checksum. */
+static __always_inline void gw_expect_partial(void)
+{
+	if (!(GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_SUMS))
+		__sync_fetch_and_or(&gw_shared.control.fast_path, GW_FAST_PATH_SUMS);
+}
+
 /*
  * Completes the checksum of a TCP or UDP packet without options whose IP header is at `l3` of the frame, if it is
  * partial. False: it is, and a worker has to do it. A program of its own to the verifier.
@@ -123,25 +130,40 @@ __noinline int gw_complete(struct xdp_md *ctx, __u32 l3)
 		return true;
 	port = gw_device(ctx->ingress_ifindex);
 	/* A socket buffer is sent with what it says of its checksum, whatever the field holds. */
-	if (!port || port->flags & GW_PORT_SKB)
+	if (!port || port->flags & GW_PORT_SKB) {
+		gw_expect_partial();
 		return false;
-	return gw_complete_checksum(ctx, at, len, field, proto == GW_UDP);
+	}
+	if (!gw_complete_checksum(ctx, at, len, field, proto == GW_UDP))
+		return false;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	check = data + at + field;
+	/* One in 65,536 complete ones looks like a partial one, and stays as it is. */
+	if ((void *)(check + 1) <= end && *check != sum)
+		gw_expect_partial();
+	return true;
 }
 
+/* First packets of a flow that are looked at in any case, and `packets` of a packet whose record is not at hand. */
+#define GW_SUMS_LOOKS 8
+#define GW_SUMS_NO_LOOK (~0ULL)
+
 /*
- * Whether the packet at `l3` of the frame, which is to be sent, has the checksum that it goes with. Costs one comparison
- * until a worker has seen a partial one.
+ * Whether the packet at `l3` of the frame, which is to be sent, has the checksum that it goes with. `packets` of its flow
+ * came before. Costs two comparisons until a partial one was seen. Workers see the first packet, which may be complete where
+ * later ones are not: a router that merges segments and takes them apart again leaves their checksums to the device.
  */
-static __always_inline bool gw_checksummed_at(struct xdp_md *ctx, __u32 l3)
+static __always_inline bool gw_checksummed_at(struct xdp_md *ctx, __u32 l3, __u64 packets)
 {
-	if (likely(!(GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_SUMS)))
+	if (likely(!(GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_SUMS) && packets >= GW_SUMS_LOOKS))
 		return true;
 	return gw_complete(ctx, l3);
 }
 
-static __always_inline bool gw_checksummed(struct xdp_md *ctx, const void *data, const void *l3)
+static __always_inline bool gw_checksummed(struct xdp_md *ctx, const void *data, const void *l3, __u64 packets)
 {
-	return gw_checksummed_at(ctx, l3 - data);
+	return gw_checksummed_at(ctx, l3 - data, packets);
 }
 
 #endif /* GW_CHECKSUM_H */

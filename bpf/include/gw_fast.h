@@ -100,7 +100,7 @@ static __always_inline int gw_fast_known4(struct xdp_md *ctx, struct gw_fast *q,
 	f->action = gw_flow_action(r);
 	if (unlikely(GW_ACTION_TUNNEL(f->action)))
 		return padded ? GW_CONTINUE : gw_fast_encap4(ctx, r, gw_hash4(key, gw_shared.control.seed), f->port);
-	if (!gw_fast_check(f) || !gw_checksummed(ctx, eth, ip))
+	if (!gw_fast_check(f) || !gw_checksummed(ctx, eth, ip, r->packets))
 		return GW_CONTINUE;
 	mark = gw_meter(f, true);
 	if (unlikely(mark < 0))
@@ -194,7 +194,7 @@ static __always_inline int gw_fast6(struct xdp_md *ctx, struct gw_fast *q, struc
 	f->action = gw_flow_action(r);
 	if (unlikely(GW_ACTION_TUNNEL(f->action)))
 		return gw_fast_encap6(ctx, r, gw_hash6(&key, gw_shared.control.seed), f->port);
-	if (GW_ACTION_NAT(f->action) || !gw_fast_check(f) || !gw_checksummed(ctx, eth, ip))
+	if (GW_ACTION_NAT(f->action) || !gw_fast_check(f) || !gw_checksummed(ctx, eth, ip, r->packets))
 		return GW_CONTINUE;
 	mark = gw_meter(f, true);
 	if (unlikely(mark < 0))

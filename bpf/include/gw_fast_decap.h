@@ -174,7 +174,8 @@ static __always_inline int gw_fast_decap4(struct xdp_md *ctx, struct gw_fast *q,
 	    !gw_tos_after(o->t, o->tos, &tos))
 		return GW_CONTINUE;
 	f->action = gw_flow_action(r);
-	if (GW_ACTION_TUNNEL(f->action) || !gw_fast_check(f) || !gw_checksummed_at(ctx, sizeof(*eth) + o->at))
+	if (GW_ACTION_TUNNEL(f->action) || !gw_fast_check(f) ||
+	    !gw_checksummed_at(ctx, sizeof(*eth) + o->at, r->packets))
 		return GW_CONTINUE;
 	f->from_tunnel = (__u8)(r->key_l4 >> 48);
 	mark = gw_meter(f, true);
@@ -224,7 +225,7 @@ static __always_inline int gw_fast_decap6(struct xdp_md *ctx, struct gw_fast *q,
 		return GW_CONTINUE;
 	f->action = gw_flow_action(r);
 	if (GW_ACTION_TUNNEL(f->action) || GW_ACTION_NAT(f->action) || !gw_fast_check(f) ||
-	    !gw_checksummed_at(ctx, sizeof(*eth) + o->at))
+	    !gw_checksummed_at(ctx, sizeof(*eth) + o->at, r->packets))
 		return GW_CONTINUE;
 	f->from_tunnel = (__u8)(r->key_l4 >> 48);
 	mark = gw_meter(f, true);

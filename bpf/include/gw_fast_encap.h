@@ -100,7 +100,7 @@ __noinline int gw_fast_encap4(struct xdp_md *ctx, struct gw_flow4 *r, __u64 hash
 		return GW_CONTINUE;
 	if (e.ctl.flags & GW_TUNNEL_SUM && !gw_all_summed(t.l4, ip->proto, f.ip_len - sizeof(*ip)))
 		return GW_CONTINUE;
-	if (!gw_checksummed(ctx, eth, ip))
+	if (!gw_checksummed(ctx, eth, ip, r->packets))
 		return GW_CONTINUE;
 	mark = gw_meter(&f, true);
 	if (mark < 0)
@@ -142,7 +142,7 @@ __noinline int gw_fast_encap6(struct xdp_md *ctx, struct gw_flow6 *r, __u64 hash
 		return GW_CONTINUE;
 	if (e.ctl.flags & GW_TUNNEL_SUM && !gw_all_summed(t.l4, ip->next, f.ip_len - sizeof(*ip)))
 		return GW_CONTINUE;
-	if (!gw_checksummed(ctx, eth, ip))
+	if (!gw_checksummed(ctx, eth, ip, r->packets))
 		return GW_CONTINUE;
 	mark = gw_meter(&f, true);
 	if (mark < 0)

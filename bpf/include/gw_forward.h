@@ -44,7 +44,7 @@ static __always_inline int gw_check(struct xdp_md *ctx, struct gw_packet *pkt, c
 	why = gw_check_headers(s->ttl, s->tcp_flags_xack) ?: gw_check_egress(f, GW_LINK_MTU);
 	if (!why && !gw_redirect(f))
 		why = GW_PUNT_NEXTHOP;
-	if (!why && !gw_checksummed(ctx, pkt->data, pkt->l3))
+	if (!why && !gw_checksummed(ctx, pkt->data, pkt->l3, GW_SUMS_NO_LOOK))
 		why = GW_PUNT_CHECKSUM;
 	return why ? gw_worker(pkt, why) : GW_CONTINUE;
 }

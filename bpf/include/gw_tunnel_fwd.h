@@ -189,7 +189,7 @@ static __always_inline int gw_tunnel_forward4(struct xdp_md *ctx, struct gw_pack
 	f->action = gw_flow_action(r);
 	if (!gw_tunnel_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch, decap, &in))
 		return GW_CONTINUE;
-	if (!gw_checksummed(ctx, pkt->data, ip))
+	if (!gw_checksummed(ctx, pkt->data, ip, r->packets))
 		return GW_CONTINUE;
 	in.hash = gw_hash4(&key, gw_shared.control.seed);
 	why = gw_tunnel_begin(ctx, pkt, &in, &l3);
@@ -229,7 +229,7 @@ static __always_inline int gw_tunnel_forward6(struct xdp_md *ctx, struct gw_pack
 	f->action = gw_flow_action(r);
 	if (!gw_tunnel_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch, decap, &in))
 		return GW_CONTINUE;
-	if (!gw_checksummed(ctx, pkt->data, ip))
+	if (!gw_checksummed(ctx, pkt->data, ip, r->packets))
 		return GW_CONTINUE;
 	in.hash = gw_hash6(&key, gw_shared.control.seed);
 	why = gw_tunnel_begin(ctx, pkt, &in, &l3);

@@ -139,13 +139,54 @@ fn socket_buffers_and_what_is_not_sent_stay_as_they_are() {
     }
 }
 
+/// All records have seen so many packets.
+fn after(f: &Fixture, packets: u64) {
+    for n in [2usize, 4] {
+        f.gw.flows4()[n].packets.store(packets, Relaxed);
+        f.gw.flows6()[n].packets.store(packets, Relaxed);
+    }
+}
+
+fn looks(f: &Fixture) -> bool {
+    f.gw.control().fast_path.load(Relaxed) & FAST_PATH_SUMS != 0
+}
+
 #[test]
-fn nothing_is_looked_at_before_a_worker_has_seen_one() {
+fn later_packets_are_not_looked_at_before_a_partial_one_was_seen() {
     let Some(f) = fixture(FAST_PATH_ON) else { return };
     for packet in packets() {
+        after(&f, 8);
         let run = f.run(&frame(&partial(&packet)));
         assert_eq!((run.action, run.note), (XDP_REDIRECT, None));
         let l4 = if packet[0] >> 4 == 4 { 34 } else { 54 };
         assert_eq!(run.frame[l4..], partial(&packet)[l4 - 14..]);
+    }
+    assert!(!looks(&f));
+}
+
+/// As of a router that merges segments and takes them apart again: the worker saw whole checksums alone.
+#[test]
+fn the_first_packets_of_a_flow_are_looked_at_in_any_case() {
+    let Some(f) = fixture(FAST_PATH_ON) else { return };
+    for packet in packets() {
+        after(&f, 0);
+        let whole = f.run(&frame(&packet));
+        assert_eq!((whole.action, whole.note), (XDP_REDIRECT, None));
+        assert!(!looks(&f), "by a whole checksum of {} bytes", packet.len());
+        after(&f, 7);
+        assert_eq!(f.run(&frame(&partial(&packet))).frame, whole.frame, "{} bytes", packet.len());
+        assert!(looks(&f));
+        after(&f, 1000);
+        assert_eq!(f.run(&frame(&partial(&packet))).frame, whole.frame, "from then on all are");
+        f.gw.control().fast_path.store(FAST_PATH_ON, Relaxed);
+    }
+    f.gw.set_port(LO, &PortEntry { skb: true, ..port_entry() }).unwrap();
+    for packet in packets() {
+        after(&f, 1);
+        let bytes = frame(&partial(&packet));
+        let run = f.run(&bytes);
+        assert_eq!((run.note.map(|n| n.reason), run.frame), (Some(PuntReason::Checksum), bytes));
+        assert!(looks(&f));
+        f.gw.control().fast_path.store(FAST_PATH_ON, Relaxed);
     }
 }

@@ -67,7 +67,7 @@ pub struct ControlBlock {
 
 /// In [`ControlBlock::fast_path`]: XDP forwards established flows; else they go to the workers, too.
 pub const FAST_PATH_ON: u32 = 1 << 0;
-/// In [`ControlBlock::fast_path`]: some sender leaves checksums to an offload, so XDP looks for partial ones.
+/// In [`ControlBlock::fast_path`]: some sender leaves checksums to an offload, so XDP looks for partial ones. Workers and XDP set it.
 pub const FAST_PATH_SUMS: u32 = 1 << 1;
 /// In [`ControlBlock::fast_path`]: IPv4 packets without a session may be of one in the table of IPv6.
 pub const FAST_PATH_NAT64: u32 = 1 << 2;
