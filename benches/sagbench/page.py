@@ -11,7 +11,7 @@ METHOD = (
     "overruns, a lost frame makes a measurement invalid, and the rate is what the gateway leaves of the core. Daemons have the other core.",
     "**In turns**: gateways of a comparison are measured A B C A B C … in nine slices of milliseconds; the median slice is the round's. A ratio is of the "
     "same round. Tables and targets have medians of the rounds, quartiles in parentheses, the number of rounds as *n*; every round is in `report.json` (`samples`).",
-    "**Traffic**: UDP in one direction, established before it counts, flows in an order that no cache likes; 64-byte frames with FCS where no size is said.",
+    "**Traffic**: UDP in one direction, established before it counts, flows in steps of 7,919, so that none comes again soon; 64-byte frames with FCS where no size is said.",
     "**Verdicts** go by the median; *noise too large* where the limit lies between the quartiles and these are more than 5 % of the median apart. "
     "Nothing measured is left out: an invalid measurement is shown as broken.",
 )
