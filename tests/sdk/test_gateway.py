@@ -1,7 +1,9 @@
 """Gateway instances: life cycle, attributes, serial numbers, orders."""
 
+import calendar
 import json
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
@@ -20,7 +22,10 @@ def test_order_and_describe(api):
     row = rows(got, "SmartAccessGateways", "SmartAccessGateway")[0]
     assert row["MaxBandwidth"] == "50 M" and row["Status"] == "Active"
     assert row["SerialNumber"] == ",".join(sns)
-    assert row["EndTime"] - row["CreateTime"] == 30 * 86_400_000
+    created, end = (datetime.fromtimestamp(row[name] / 1000, UTC) for name in ("CreateTime", "EndTime"))
+    year, month = divmod(created.year * 12 + created.month, 12)
+    last = calendar.monthrange(year, month + 1)[1]
+    assert end == created.replace(year=year, month=month + 1, day=min(created.day, last)), "a month of the calendar"
     limit = api.call("GetSmartAccessGatewayUseLimit")
     assert 0 < limit["UsedAmount"] <= limit["TotalAmount"]
     api.refused("DescribeSmartAccessGatewayAttribute", "SAG.InstanceNoFound", SmartAGId="sag-nobody")
